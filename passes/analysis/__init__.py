@@ -1,0 +1,1 @@
+"""Passes that compute facts and annotate them; they change no operator."""

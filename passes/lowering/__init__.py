@@ -1,0 +1,1 @@
+"""Passes from the quantized graph to integer operators, and over those."""

@@ -1,0 +1,99 @@
+"""Coded errors: what is wrong, at which node, on which line of the user, against which rule, and the remedy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+CATALOG: dict[str, str] = {
+    # QC01xx: capture and inputs of the compiler
+    "QC0101": "the forward method has no control flow that depends on tensor values",
+    "QC0102": "torch.export accepts the model with the given example inputs",
+    "QC0103": "the calibration data yield at least one batch",
+    "QC0104": "each calibration batch has the number, shape and dtype of the model's inputs",
+    "QC0105": "parameters and buffers are finite",
+    "QC0106": "calibration data and the activations they cause are finite",
+    "QC0107": "a model is an nn.Module, an ExportedProgram or a path to a .pt2 file",
+    # QC02xx: operators
+    "QC0201": "each operator has an integer form on the target (strict=True)",
+    "QC0202": "each operator is in the closed set of normalized operators or has a conversion to it",
+    "QC0203": "an operator's arguments are in the range that its integer form covers",
+    # QC03xx: ranges and quantization parameters
+    "QC0301": "values that must share quantization parameters have no contradicting fixed ones",
+    "QC0302": "each value that is quantized was observed or has a bound",
+    "QC0303": "a real multiplier lies in the encodable range of requantize",
+    # QC04xx: proofs
+    "QC0401": "an accumulator's proven bound fits 32 bits",
+    "QC0402": "the input of a requantization lies in the range that its shift allows",
+    "QC0403": "a bias fits the int32 accumulator at the scale of its weights",
+    # QC05xx: pass manager and registry
+    "QC0501": "a pipeline names registered passes",
+    "QC0502": "a pass takes the options that it declares, with values of their type",
+    "QC0503": "the stage and properties that a pass needs are established before it runs",
+    "QC0504": "a pass leaves a graph that meets the specification of its stage",
+    "QC0505": "a name is registered by one owner",
+    "QC0506": "a target is registered under the given name",
+    "QC0507": "a pass runs to its end without an exception",
+    "QC0508": "pipeline text follows the grammar name{option=value ...},name,...",
+    "QC0509": "an operator is registered under the given name",
+    "QC0510": "the object of a registered name can be imported from the place its owner states",
+    # QC06xx: text IR and artifacts
+    "QC0601": "text IR follows the grammar of docs/reference/ir.md",
+    "QC0602": "an artifact is a complete .qcp file with the hashes that its manifest states",
+    "QC0603": "an artifact's format version is one that this release reads",
+    "QC0604": "an artifact can be written as a whole to the given path",
+    # QC07xx: running
+    "QC0701": "inputs at run time have the shapes, dtype and device that the program was compiled for",
+    # QC08xx: tools and extras
+    "QC0801": "a C compiler is available for a native target",
+    "QC0802": "an optional package is installed when a feature needs it",
+    "QC0803": "the C compiler accepts the generated sources",
+    # QC09xx: command line
+    "QC0901": "MODEL is package.module:callable or a .pt2 file, and the callable returns what is documented",
+}
+
+
+class QCompilerError(Exception):
+    """An error with a code of the catalog, the place it concerns and a remedy.
+
+    Args:
+        code: key of ``CATALOG``.
+        problem: what is wrong, in one sentence.
+        remedy: what the user can do about it.
+        node: name of the graph node concerned.
+        source: line of the user's model, ``file:line``.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        problem: str,
+        *,
+        remedy: str,
+        node: str | None = None,
+        source: str | None = None,
+    ) -> None:
+        self.code = code
+        self.problem = problem
+        self.remedy = remedy
+        self.node = node
+        self.source = source
+        self.rule = CATALOG[code]
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        lines = [f"{self.code}: {self.problem}"]
+        if self.node:
+            lines.append(f"  node:   {self.node}")
+        if self.source:
+            lines.append(f"  source: {self.source}")
+        lines.append(f"  rule:   {self.rule}")
+        lines.append(f"  remedy: {self.remedy}")
+        return "\n".join(lines)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Returns a phrase that offers the known names closest to a misspelt one."""
+    names = sorted(known)
+    close = get_close_matches(name, names, n=3, cutoff=0.5)
+    return f"did you mean {' or '.join(close)}?" if close else f"known names: {', '.join(names)}"
