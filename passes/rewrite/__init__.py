@@ -1,1 +1,1 @@
-"""Passes over the float graph: normalize, redistribute, choose and share quantization parameters."""
+"""Passes over the float graph: normalize, redistribute values, choose quantization parameters."""
