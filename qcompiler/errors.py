@@ -1,4 +1,4 @@
-"""Coded errors: what is wrong, at which node, on which line of the user, against which rule, and the remedy."""
+"""Coded errors: what is wrong, at which node and user line, against which rule, and the remedy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CATALOG: dict[str, str] = {
     "QC0107": "a model is an nn.Module, an ExportedProgram or a path to a .pt2 file",
     # QC02xx: operators
     "QC0201": "each operator has an integer form on the target (strict=True)",
-    "QC0202": "each operator is in the closed set of normalized operators or has a conversion to it",
+    "QC0202": "each operator is a normalized one or has a conversion to normalized ones",
     "QC0203": "an operator's arguments are in the range that its integer form covers",
     # QC03xx: ranges and quantization parameters
     "QC0301": "values that must share quantization parameters have no contradicting fixed ones",
@@ -43,13 +43,15 @@ CATALOG: dict[str, str] = {
     "QC0603": "an artifact's format version is one that this release reads",
     "QC0604": "an artifact can be written as a whole to the given path",
     # QC07xx: running
-    "QC0701": "inputs at run time have the shapes, dtype and device that the program was compiled for",
+    "QC0701": "inputs have the shapes, dtype and device that the program was compiled for",
     # QC08xx: tools and extras
     "QC0801": "a C compiler is available for a native target",
     "QC0802": "an optional package is installed when a feature needs it",
     "QC0803": "the C compiler accepts the generated sources",
     # QC09xx: command line
-    "QC0901": "MODEL is package.module:callable or a .pt2 file, and the callable returns what is documented",
+    "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
+    "QC0902": "tensors are read from and written to .npy and .safetensors files",
+    "QC0903": "CODE is a code of the error catalogue",
 }
 
 

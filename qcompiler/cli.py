@@ -1,0 +1,250 @@
+"""The command ``qcompiler``: compile models, look into programs, run single passes.
+
+Every command is a thin layer over the Python API; heavy modules are imported by the command that
+needs them, so that ``qcompiler --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from qcompiler import __version__, registry
+from qcompiler.errors import CATALOG, QCompilerError, nearest
+
+if TYPE_CHECKING:
+    from qcompiler.program import Program
+
+app = typer.Typer(
+    name="qcompiler",
+    help="Compiles PyTorch models to bit-exact integer programs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="package.module:callable that returns (model, example inputs, calibration data), "
+        "or a .pt2 file.",
+    ),
+]
+DataOption = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="DATA",
+        help="package.module:callable that returns the calibration batches; "
+        "needed for a .pt2 file, else instead of the model's own.",
+    ),
+]
+ProgramArgument = Annotated[Path, typer.Argument(metavar="PROGRAM", help="A .qcp file.")]
+ThreadsOption = Annotated[
+    int | None,
+    typer.Option("--threads", min=1, help="Number of threads; one per core if left out."),
+]
+InputsArgument = Annotated[
+    list[Path] | None,
+    typer.Argument(metavar="[INPUT]...", help="Input tensors: .npy or .safetensors files."),
+]
+
+
+@app.command()
+def compile(
+    model: ModelArgument,
+    data: DataOption = None,
+    target: Annotated[
+        str, typer.Option("--target", help="Name of the target; `qcompiler targets` lists them.")
+    ] = "cpu",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The artifact to be written.")
+    ] = Path("out.qcp"),
+    pipeline: Annotated[
+        str | None, typer.Option("--pipeline", help="Passes as text instead of the default ones.")
+    ] = None,
+    strict: Annotated[
+        bool, typer.Option("--strict/--no-strict", help="Refuse operators without integer form.")
+    ] = True,
+    threads: ThreadsOption = None,
+) -> None:
+    """Compile a model to an integer program."""
+    import torch
+
+    import qcompiler
+    from qcompiler.cli_inputs import check_writable, load_model
+
+    registry.owner(registry.TARGETS, target)
+    check_writable(output)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    source = load_model(model, data)
+    program = qcompiler.compile(
+        source.model, source.data, target=target, strict=strict, pipeline=pipeline, progress=True
+    )
+    program.save(output)
+    _out().print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)", highlight=False)
+
+
+@app.command()
+def run(
+    program: ProgramArgument,
+    inputs: InputsArgument = None,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="Where the results go: .npy or .safetensors.")
+    ] = Path("out.safetensors"),
+    threads: ThreadsOption = None,
+) -> None:
+    """Run a program on tensors from files."""
+    from qcompiler.cli_inputs import check_writable, read_tensors, write_tensors
+
+    check_writable(output)
+    loaded = _load(program, threads)
+    results = loaded(*read_tensors(inputs or []))
+    for line in write_tensors(output, results):
+        _out().print(line, highlight=False)
+
+
+@app.command()
+def report(program: ProgramArgument) -> None:
+    """Print what each operator of a program became, and why."""
+    _out().print(str(_load(program).report()), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def verify(program: ProgramArgument, threads: ThreadsOption = None) -> None:
+    """Compare a program with the reference interpreter, bit for bit."""
+    result = _load(program, threads).verify()
+    _out().print(str(result), markup=False, highlight=False, soft_wrap=True)
+    if not result:
+        raise typer.Exit(1)
+
+
+@app.command()
+def bench(
+    program: ProgramArgument, inputs: InputsArgument = None, threads: ThreadsOption = None
+) -> None:
+    """Measure the latency of a program, on random inputs if no files are given."""
+    from qcompiler.cli_inputs import read_tensors
+
+    result = _load(program, threads).bench(*read_tensors(inputs or []))
+    _out().print(str(result), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def passes(
+    name: Annotated[str | None, typer.Argument(help="Show this pass in full.")] = None,
+) -> None:
+    """List the registered passes."""
+    if name is not None:
+        _show(registry.PASSES, name)
+        return
+    table = Table("pass", "what it does", "owner", box=None, pad_edge=False)
+    for known in registry.names(registry.PASSES):
+        described = registry.load(registry.PASSES, known)
+        owner = registry.owner(registry.PASSES, known)
+        table.add_row(known, escape(_first_sentence(described)), owner)
+    _out().print(table)
+
+
+@app.command()
+def targets(
+    name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,
+) -> None:
+    """List the registered targets."""
+    if name is not None:
+        _show(registry.TARGETS, name)
+        return
+    table = Table("target", "what it is", "owner", box=None, pad_edge=False)
+    for known in registry.names(registry.TARGETS):
+        described = registry.load(registry.TARGETS, known)
+        owner = registry.owner(registry.TARGETS, known)
+        table.add_row(known, escape(_first_sentence(described)), owner)
+    _out().print(table)
+
+
+@app.command()
+def demo(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The artifact to be written.")
+    ] = Path("efficientnet_lite0.qcp"),
+) -> None:
+    """Compile the pretrained EfficientNet-Lite0 and run it on labelled photos."""
+    from qcompiler import demo as demonstration
+    from qcompiler.cli_inputs import check_writable
+
+    check_writable(output)
+    demonstration.run(output, _out())
+
+
+@app.command("explain-error")
+def explain_error(
+    code: Annotated[str, typer.Argument(metavar="CODE", help="Such as QC0103.")],
+) -> None:
+    """Print the rule behind an error code."""
+    known = code.upper()
+    if known not in CATALOG:
+        raise QCompilerError(
+            "QC0903", f"there is no error code {code!r}", remedy=nearest(known, CATALOG)
+        )
+    _out().print(f"{known}: the rule that was broken:\n  {CATALOG[known]}", highlight=False)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        _out().print(f"qcompiler {__version__}", highlight=False)
+        raise typer.Exit
+
+
+def main() -> None:
+    """Runs the command line; an error of the user ends it with status 1 and no traceback."""
+    try:
+        app()
+    except QCompilerError as error:
+        _print_error(error)
+        sys.exit(1)
+
+
+def _out() -> Console:
+    return Console()
+
+
+def _print_error(error: QCompilerError) -> None:
+    first, *rest = str(error).splitlines()
+    console = Console(stderr=True, highlight=False)
+    console.print(f"[bold red]error[/] {escape(first)}", soft_wrap=True)
+    for line in rest:
+        console.print(escape(line), soft_wrap=True)
+
+
+def _load(path: Path, threads: int | None = None) -> Program:
+    import qcompiler
+
+    program = qcompiler.load(path)
+    if threads is not None:
+        program.num_threads = threads
+    return program
+
+
+def _first_sentence(described: object) -> str:
+    text = getattr(described, "summary", None) or described.__doc__ or ""
+    return str(text).strip().partition("\n")[0]
+
+
+def _show(group: str, name: str) -> None:
+    import inspect
+
+    described = registry.load(group, name)
+    console = _out()
+    console.print(f"{name} (of {registry.owner(group, name)})\n", highlight=False)
+    console.print(inspect.getdoc(described) or "", markup=False, highlight=False)
