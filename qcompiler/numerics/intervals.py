@@ -91,7 +91,6 @@ def accumulator_bounds(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Returns the smallest and largest accumulator of each output channel, int64 of shape [C].
 
-
     Args:
         weight: integer weight, output channel first.
         bias: integer bias of shape [C], or None.

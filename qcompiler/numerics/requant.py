@@ -93,7 +93,6 @@ def saturate_round_shift(
 ) -> torch.Tensor:
     """Computes floor((x' * m + 2**(s-1)) / 2**s) with x' = x saturated to s bits.
 
-
     The multiplier and the shift are numbers or integer tensors that broadcast against x; x' is in
     [-2**(s-1), 2**(s-1) - 1]. The result is int64.
     """
@@ -114,7 +113,6 @@ def requant_reference(
 ) -> torch.Tensor:
     """Computes clamp(SR(x, m, s) + zero_point, qmin, qmax) in int64: the definition.
 
-
     The multiplier and the shift are numbers or integer tensors that broadcast against x.
     """
     return (saturate_round_shift(x, multiplier, shift) + zero_point).clamp(qmin, qmax)
@@ -122,7 +120,6 @@ def requant_reference(
 
 def add_multipliers(a: Fraction | float, b: Fraction | float) -> tuple[int, int, int]:
     """Returns (ma, mb, s) of a sum whose terms have the real scales a and b, relative to its own.
-
 
     The larger multiplier has 21 bits, so that the sum of both products fits int32 for int8 values.
     A negative scale subtracts.
