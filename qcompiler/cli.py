@@ -223,7 +223,7 @@ def _print_error(error: QCompilerError) -> None:
     first, *rest = str(error).splitlines()
     console = Console(stderr=True, highlight=False)
     console.print(f"[bold red]error[/] {escape(first)}", soft_wrap=True)
-    for line in rest:
+    for line in (*rest, *getattr(error, "__notes__", ())):
         console.print(escape(line), soft_wrap=True)
 
 
