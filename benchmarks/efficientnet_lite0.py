@@ -1,0 +1,123 @@
+"""Accuracy and speed of EfficientNet-Lite0 in int8: python -m benchmarks.efficientnet_lite0."""
+
+from __future__ import annotations
+
+import argparse
+import math
+import resource
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, cast
+
+import torch
+from rich.progress import track
+from torch import Tensor, nn
+
+import qcompiler
+from benchmarks.tables import write_table
+from qcompiler.report.timing import interleave
+from tests.assets import (
+    CropBatches,
+    center_crop,
+    evaluation_photos,
+    labelled_photos,
+    load_model,
+    sample_photos,
+)
+
+Run = Callable[[Tensor], Tensor]
+
+
+class Agreement(NamedTuple):
+    """How close a second network's logits are to the first one's."""
+
+    top1: float  # share of inputs with the same class
+    sqnr: float  # signal to quantization noise of the logits, in dB
+
+
+def agreement(reference: Run, compared: Run, batches: Iterable[Tensor]) -> Agreement:
+    """Compares two networks on batches of images."""
+    same, count, signal, noise = 0, 0, 0.0, 0.0
+    for images in batches:
+        expected, actual = reference(images).double(), compared(images).double()
+        same += int((expected.argmax(1) == actual.argmax(1)).sum())
+        count += len(images)
+        signal += float(expected.square().sum())
+        noise += float((expected - actual).square().sum())
+    return Agreement(same / count, 10 * math.log10(signal / noise))
+
+
+def accuracy(model: nn.Module, program: Run, crops: int) -> list[list[str]]:
+    """Returns rows: top-1 on the labelled photos, agreement and SQNR on crops of other photos."""
+    photos = labelled_photos()
+    images = torch.stack([center_crop(photo.image) for photo in photos])
+    labels = torch.tensor([photo.label for photo in photos])
+    rows = [["", "fp32", "int8"]]
+    hits = [int((run(images).argmax(1) == labels).sum()) for run in (model, program)]
+    rows.append([f"top-1 on {len(photos)} labelled photos", *(str(hit) for hit in hits)])
+    source, others = evaluation_photos()
+    batches = CropBatches(others, count=crops, seed=1)
+    found = agreement(model, program, track(batches, "comparing", total=len(batches)))
+    rows.append([f"top-1 agreement on {crops} crops of {source}", "", f"{found.top1:.1%}"])
+    rows.append(["output SQNR on these", "", f"{found.sqnr:.1f} dB"])
+    return rows
+
+
+def speed(alternatives: dict[str, Run], batch: int, rounds: int) -> list[list[str]]:
+    """Returns rows of minimum and median latency, and the ratios to the first alternative."""
+    images = next(iter(CropBatches(sample_photos(), count=batch, batch_size=batch)))
+    calls = {name: (lambda run=run: run(images)) for name, run in alternatives.items()}
+    times = interleave(cast(dict[str, Callable[[], object]], calls), rounds=rounds)
+    first = next(iter(times.values()))
+    rows = []
+    for name, timing in times.items():
+        cells = [f"{timing.minimum * 1e3:.2f} ms", f"{timing.median * 1e3:.2f} ms"]
+        ratios = [first.minimum / timing.minimum, first.median / timing.median]
+        rows.append([f"{name}, batch {batch}", *cells, *(f"{ratio:.2f}" for ratio in ratios)])
+    return rows
+
+
+def main() -> None:
+    """Compiles the model, measures it, and writes both tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--calibration", type=int, default=64, help="number of calibration crops")
+    parser.add_argument("--crops", type=int, default=512, help="number of crops to compare on")
+    parser.add_argument("--rounds", type=int, default=50, help="timed calls of each alternative")
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes")
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--pipeline", help="passes as text instead of the default ones")
+    parser.add_argument("--torch-compile", action="store_true", help="time torch.compile as well")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(arguments.threads)
+    model = load_model()
+    start = time.perf_counter()
+    program = qcompiler.compile(
+        model,
+        CropBatches(sample_photos(), count=arguments.calibration),
+        target="cpu",
+        pipeline=arguments.pipeline,
+        progress=True,
+    )
+    seconds = time.perf_counter() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    program.num_threads = arguments.threads
+
+    with torch.inference_mode():
+        rows = accuracy(model, program, arguments.crops)
+        rows.append([f"compile with {arguments.calibration} crops", "", f"{seconds:.1f} s"])
+        rows.append(["peak memory of the process until then", "", f"{peak:.2f} GB"])
+        write_table("efficientnet_lite0_accuracy", "EfficientNet-Lite0, W8A8", rows)
+
+        alternatives: dict[str, Run] = {"fp32 eager": model, "int8": program}
+        if arguments.torch_compile:
+            alternatives["fp32 torch.compile"] = cast(Run, torch.compile(model))
+        rows = [["", "minimum", "median", "ratio of minima", "ratio of medians"]]
+        for batch in arguments.batches:
+            rows += speed(alternatives, batch, arguments.rounds)
+    title = f"EfficientNet-Lite0 latency, {arguments.threads} threads, calls in turns"
+    write_table("efficientnet_lite0_speed", title, rows)
+
+
+if __name__ == "__main__":
+    main()
