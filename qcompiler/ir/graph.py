@@ -1,0 +1,272 @@
+"""QGraph: a runnable torch.fx graph with its stage, its symbols and typed nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import Origin, has_type, origin_of, set_origin, set_type, type_of
+from qcompiler.ir.stages import Stage
+from qcompiler.ir.types import SymbolRange, TensorType
+from qcompiler.torch_compat import OpOverload, ShapeInference
+
+if TYPE_CHECKING:
+    from qcompiler.runtime.memory import MemoryPlan
+
+
+class QGraph:
+    """One program at one stage.
+
+    ``module`` is the torch.fx GraphModule that runs; constants are its buffers, read by get_attr
+    nodes. ``properties`` holds what passes have established beyond the stage.
+    """
+
+    def __init__(
+        self,
+        module: fx.GraphModule,
+        stage: Stage,
+        symbols: Mapping[str, SymbolRange] | None = None,
+    ) -> None:
+        self.module = module
+        self.stage = stage
+        self.properties: set[str] = set()
+        self.symbols: dict[str, SymbolRange] = dict(symbols or {})
+        self.memory_plan: MemoryPlan | None = None
+        self._shapes: ShapeInference | None = None
+
+    # -- reading -------------------------------------------------------------------------------
+
+    @property
+    def nodes(self) -> list[fx.Node]:
+        """The nodes in execution order, as a list that stays valid while the graph changes."""
+        return list(self.module.graph.nodes)
+
+    @property
+    def calls(self) -> list[fx.Node]:
+        """The operator calls in execution order."""
+        return [n for n in self.module.graph.nodes if n.op == "call_function"]
+
+    @property
+    def inputs(self) -> list[fx.Node]:
+        """The placeholders in order."""
+        return [n for n in self.module.graph.nodes if n.op == "placeholder"]
+
+    @property
+    def output(self) -> fx.Node:
+        """The output node."""
+        return next(n for n in reversed(self.module.graph.nodes) if n.op == "output")
+
+    @property
+    def results(self) -> list[fx.Node]:
+        """The nodes whose values the program returns, in order."""
+        return list(self.output.args[0])  # type: ignore[arg-type]  # always a tuple of nodes
+
+    def node(self, name: str) -> fx.Node:
+        """Returns the node with the given name; raises KeyError."""
+        for n in self.module.graph.nodes:
+            if n.name == name:
+                return n
+        raise KeyError(name)
+
+    def constant(self, node: fx.Node) -> torch.Tensor:
+        """Returns the tensor that a get_attr node reads."""
+        value = getattr(self.module, str(node.target))
+        if not isinstance(value, torch.Tensor):
+            raise TypeError(f"{node.target} is no tensor")
+        return value.detach()
+
+    @property
+    def shapes(self) -> ShapeInference:
+        """Infers result types with this graph's symbols."""
+        if self._shapes is None:
+            self._shapes = ShapeInference(self.symbols)
+        return self._shapes
+
+    # -- changing ------------------------------------------------------------------------------
+
+    def add_constant(self, tensor: torch.Tensor, name: str, before: fx.Node) -> fx.Node:
+        """Stores a tensor under a free name and inserts the node that reads it."""
+        free, count = name.replace(".", "_"), 0
+        while hasattr(self.module, free):
+            count += 1
+            free = f"{name.replace('.', '_')}_{count}"
+        self.module.register_buffer(free, tensor.detach().clone().contiguous())
+        with self.module.graph.inserting_before(before):
+            node = self.module.graph.get_attr(free)
+        set_type(node, TensorType(tensor.dtype, tuple(tensor.shape)))
+        set_origin(node, origin_of(before))
+        return node
+
+    def set_constant(self, node: fx.Node, tensor: torch.Tensor) -> None:
+        """Replaces the tensor of a constant; other readers of the same tensor keep the old one."""
+        users = [n for n in self.module.graph.nodes if n.op == "get_attr" and n is not node]
+        if any(n.target == node.target for n in users):
+            fresh = self.add_constant(tensor, str(node.target), node)
+            node.target = fresh.target
+            self.module.graph.erase_node(fresh)
+        else:
+            setattr(self.module, str(node.target), tensor.detach().clone().contiguous())
+        set_type(node, TensorType(tensor.dtype, tuple(tensor.shape)))
+
+    def call(
+        self,
+        target: OpOverload,
+        args: Sequence[Any],
+        kwargs: Mapping[str, Any] | None = None,
+        *,
+        before: fx.Node | None = None,
+        after: fx.Node | None = None,
+        origin: fx.Node | None = None,
+        name: str | None = None,
+    ) -> fx.Node:
+        """Inserts an operator call, infers its type, and gives it the origin of another node.
+
+        Exactly one of ``before`` and ``after`` is given. No quantization fact is inherited.
+        """
+        graph = self.module.graph
+        place = graph.inserting_before(before) if before else graph.inserting_after(after)
+        with place:
+            node = graph.create_node("call_function", target, tuple(args), dict(kwargs or {}), name)
+        self.infer_type(node)
+        set_origin(node, origin_of(origin) if origin is not None else Origin())
+        return node
+
+    def infer_type(self, node: fx.Node) -> None:
+        """Sets the type of a call from the types of its arguments."""
+
+        def to_type(arg: Any) -> Any:
+            return fx.node.map_arg(arg, type_of)
+
+        args = [_plain(to_type(a)) for a in node.args]
+        kwargs = {k: _plain(to_type(v)) for k, v in node.kwargs.items()}
+        try:
+            found = self.shapes.infer(node.target, args, kwargs)
+        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+            raise QCompilerError(
+                "QC0504",
+                f"{node.target} does not accept its arguments: {error}",
+                node=node.name,
+                source=origin_of(node).source,
+                remedy="correct the pass that built this call",
+            ) from error
+        if found is not None:
+            set_type(node, found)
+
+    def replace(self, old: fx.Node, new: fx.Node) -> None:
+        """Makes every user of ``old`` use ``new`` and erases ``old``."""
+        old.replace_all_uses_with(new, delete_user_cb=lambda user: user is not new)
+        self.erase(old)
+
+    def erase(self, node: fx.Node) -> None:
+        """Removes a node without users, and its constant when no other node reads it."""
+        self.module.graph.erase_node(node)
+        if node.op == "get_attr":
+            left = any(
+                n.op == "get_attr" and n.target == node.target for n in self.module.graph.nodes
+            )
+            if not left:
+                delattr(self.module, str(node.target))
+
+    def recompile(self) -> None:
+        """Checks the graph's structure and regenerates the code of the module."""
+        self.module.graph.lint()
+        self.module.recompile()
+
+    def copy(self) -> QGraph:
+        """Returns an independent copy; tensors are shared, since no pass changes one in place."""
+        nodes = fx.Graph()
+        result = nodes.graph_copy(self.module.graph, {})
+        nodes.output(result)
+        twin = QGraph(fx.GraphModule(self.module, nodes), self.stage, self.symbols)
+        twin.properties = set(self.properties)
+        twin.memory_plan = self.memory_plan
+        return twin
+
+    # -- running -------------------------------------------------------------------------------
+
+    def run(self, *inputs: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Runs the graph node by node on CPU tensors and returns all results."""
+        *_, last = self.trace(*inputs)
+        return tuple(last[1])
+
+    def trace(self, *inputs: torch.Tensor) -> Iterator[tuple[fx.Node, Any]]:
+        """Yields each node with its value as it runs, freeing values after their last use."""
+        last_use: dict[fx.Node, fx.Node] = {}
+        for node in self.module.graph.nodes:
+            for used in node.all_input_nodes:
+                last_use[used] = node
+        dying: dict[fx.Node, list[fx.Node]] = {}
+        for used, user in last_use.items():
+            dying.setdefault(user, []).append(used)
+        values: dict[fx.Node, Any] = {}
+        feed = iter(inputs)
+        with torch.no_grad():
+            for node in self.module.graph.nodes:
+                values[node] = value = self._value(node, values, feed)
+                yield node, value
+                for used in dying.get(node, ()):
+                    del values[used]
+                if node not in last_use:
+                    del values[node]
+
+    def _value(self, node: fx.Node, values: dict[fx.Node, Any], feed: Iterator[Any]) -> Any:
+        def load(arg: Any) -> Any:
+            return fx.node.map_arg(arg, lambda n: values[n])
+
+        if node.op == "placeholder":
+            return next(feed)
+        if node.op == "get_attr":
+            return getattr(self.module, str(node.target))
+        if node.op == "output":
+            return load(node.args[0])
+        if not callable(node.target):
+            raise TypeError(f"node {node.name!r} is no call")
+        return node.target(*(load(a) for a in node.args), **{k: load(v) for k, v in node.kwargs.items()})
+
+
+def _plain(arg: Any) -> Any:
+    """Turns fx's immutable containers into plain ones."""
+    if isinstance(arg, TensorType):
+        return arg
+    if isinstance(arg, (list, tuple)):
+        return [_plain(a) for a in arg]
+    return arg
+
+
+@contextmanager
+def editing(graph: QGraph) -> Iterator[QGraph]:
+    """Recompiles the graph at the end of a block of changes."""
+    yield graph
+    graph.recompile()
+
+
+def is_call(node: Any, *targets: OpOverload) -> bool:
+    """Says whether a value is a node that calls one of the given operators."""
+    return isinstance(node, fx.Node) and node.op == "call_function" and node.target in targets
+
+
+def is_constant(node: Any) -> bool:
+    """Says whether a value is a node that reads a constant tensor."""
+    return isinstance(node, fx.Node) and node.op == "get_attr" and has_type(node)
+
+
+def argument(node: fx.Node, name: str) -> Any:
+    """Returns an argument of a call by its name in the operator's schema, default included."""
+    schema = node.target._schema  # type: ignore[union-attr]  # calls target OpOverloads
+    for position, arg in enumerate(schema.arguments):
+        if arg.name == name:
+            if name in node.kwargs:
+                return node.kwargs[name]
+            return node.args[position] if position < len(node.args) else arg.default_value
+    raise KeyError(f"{node.target} has no argument {name!r}")
+
+
+def arguments(node: fx.Node) -> dict[str, Any]:
+    """Returns all arguments of a call by name, defaults included."""
+    schema = node.target._schema  # type: ignore[union-attr]  # calls target OpOverloads
+    return {arg.name: argument(node, arg.name) for arg in schema.arguments}

@@ -1,0 +1,52 @@
+"""Intent: what is asked for a value's quantization before its parameters are known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from qcompiler.ir.qtypes import PER_TENSOR, Granularity
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The value gets parameters of its own, from its range."""
+
+    bits: int = 8
+    signed: bool = True
+    symmetric: bool = False
+    granularity: Granularity = PER_TENSOR
+
+
+@dataclass(frozen=True)
+class SharedWith:
+    """The value has the same parameters as another one; ``hard`` forbids a requantization between."""
+
+    other: str
+    hard: bool = True
+
+
+@dataclass(frozen=True)
+class DerivedFrom:
+    """The value's scale is the product of other values' scales, as a bias's is; zero point 0."""
+
+    others: tuple[str, ...]
+    bits: int = 32
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """The value's parameters are given by its meaning, as a sigmoid's 1/256."""
+
+    scale: float
+    zero_point: int
+    bits: int = 8
+
+
+@dataclass(frozen=True)
+class KeepFloat:
+    """The value stays in floating point, for the stated reason."""
+
+    reason: str
+
+
+Intent = Spec | SharedWith | DerivedFrom | Fixed | KeepFloat

@@ -1,0 +1,1 @@
+"""The pass manager: passes, options, pipelines, analyses, statistics and instruments."""

@@ -1,0 +1,55 @@
+"""PassContext: what a pass may use besides the graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.graph import QGraph
+from qcompiler.passmgr.analyses import Analysis, AnalysisCache
+from qcompiler.passmgr.statistics import StatisticRequest, Statistics
+
+if TYPE_CHECKING:
+    from qcompiler.calibration import CalibrationData
+    from qcompiler.target.base import Target
+
+Result = TypeVar("Result")
+Progress = Callable[[str, int | None], None]
+
+
+def _silent(what: str, done: int | None) -> None:
+    """Shows no progress."""
+
+
+@dataclass
+class PassContext:
+    """The target, the options of the compile, the calibration data, and cached analyses.
+
+    ``requests`` holds what later passes of the pipeline want observed; ``statistics`` what the
+    calibration run found; ``notes`` collects remarks of passes for the report.
+    """
+
+    target: Target | None = None
+    strict: bool = True
+    data: CalibrationData | None = None
+    progress: Progress = _silent
+    requests: Sequence[StatisticRequest] = ()
+    statistics: Statistics = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+    analyses: AnalysisCache = field(default_factory=AnalysisCache)
+
+    def analysis(self, analysis: Analysis[Result], graph: QGraph) -> Result:
+        """Returns an analysis's result for the graph, cached until a pass changes the graph."""
+        return self.analyses.get(analysis, graph)
+
+    def calibration(self) -> CalibrationData:
+        """Returns the calibration data; raises QC0503 when the compile has none."""
+        if self.data is None:
+            raise QCompilerError(
+                "QC0503",
+                "a pass of the pipeline needs calibration data, and none were given",
+                remedy="pass calibration data to compile(), or --data on the command line",
+            )
+        return self.data

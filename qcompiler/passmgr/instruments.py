@@ -1,0 +1,129 @@
+"""Instruments watch a pipeline run: verify, print, dump, stop, skip; running knows none of them."""
+
+from __future__ import annotations
+
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.printer import print_graph
+from qcompiler.ir.verifier import verify_graph
+from qcompiler.passmgr.base import Pass, PassRecord
+
+
+class Instrument:
+    """Base of all instruments; every hook does nothing."""
+
+    def should_run(self, current: Pass) -> bool:
+        """Says whether the pass is to run."""
+        return True
+
+    def stop_before(self, current: Pass) -> bool:
+        """Says whether the run ends before the pass."""
+        return False
+
+    def before(self, current: Pass, graph: QGraph) -> None:
+        """Is called before a pass."""
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Is called after a pass."""
+
+    def failed(self, current: Pass, graph: QGraph, error: Exception) -> str | None:
+        """Is called when a pass failed; returns a line that the error message gets."""
+        return None
+
+
+class Verify(Instrument):
+    """Checks the graph against the specification of its stage after every pass."""
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Raises QC0504 when the graph breaks a rule of its stage."""
+        verify_graph(graph)
+
+
+class PrintIR(Instrument):
+    """Prints the graph before or after chosen passes (all when no name is given)."""
+
+    def __init__(
+        self,
+        before: tuple[str, ...] = (),
+        after: tuple[str, ...] = (),
+        write: Callable[[str], object] = sys.stdout.write,
+    ) -> None:
+        self._before, self._after, self._write = before, after, write
+
+    def before(self, current: Pass, graph: QGraph) -> None:
+        """Prints the graph before a chosen pass."""
+        if current.name in self._before or "*" in self._before:
+            self._write(f"// before {current}\n{print_graph(graph)}\n")
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Prints the graph after a chosen pass."""
+        if current.name in self._after or "*" in self._after:
+            self._write(f"// after {current}\n{print_graph(graph)}\n")
+
+
+class DumpIR(Instrument):
+    """Writes the graph after every pass to a numbered file of a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder, self._count = folder, 0
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Writes ``NN-name.qcir``."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"{self._count:02d}-{current.name}.qcir"
+        path.write_text(print_graph(graph))
+        self._count += 1
+
+
+class StopAfter(Instrument):
+    """Ends the run after the first pass of a name."""
+
+    def __init__(self, name: str) -> None:
+        self._name, self._done = name, False
+
+    def stop_before(self, current: Pass) -> bool:
+        """Says whether the named pass has run."""
+        return self._done
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Notes that the named pass has run."""
+        self._done = self._done or current.name == self._name
+
+
+class Skip(Instrument):
+    """Leaves out the passes of given names."""
+
+    def __init__(self, *names: str) -> None:
+        self._names = names
+
+    def should_run(self, current: Pass) -> bool:
+        """Says whether the pass is none of the named ones."""
+        return current.name not in self._names
+
+
+class Reproducer(Instrument):
+    """Keeps the graph before each pass, and writes it out with a command when the pass fails."""
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        self._saved: QGraph | None = None
+
+    def before(self, current: Pass, graph: QGraph) -> None:
+        """Keeps a copy of the graph."""
+        self._saved = graph.copy()
+
+    def failed(self, current: Pass, graph: QGraph, error: Exception) -> str | None:
+        """Writes the kept graph; returns the command that runs the failing pass again."""
+        from qcompiler.runtime.artifact import save_graph
+
+        if self._saved is None:
+            return None
+        folder = self._folder or Path(tempfile.mkdtemp(prefix="qcompiler-reproducer-"))
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"before-{current.name}.qcir"
+        save_graph(self._saved, path)
+        return f"reproduce with: qcompiler opt {path} --pipeline '{current}'"

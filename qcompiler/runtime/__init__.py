@@ -1,0 +1,1 @@
+"""Running programs: reference interpreter, artifact format, memory planner."""
