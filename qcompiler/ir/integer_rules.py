@@ -1,4 +1,4 @@
-"""Rules of the stages INTEGER and TARGETED: integer operators only, with arguments that they cover."""
+"""Rules of the stages INTEGER and TARGETED: integer operators with sound arguments."""
 
 from __future__ import annotations
 

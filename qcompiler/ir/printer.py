@@ -53,7 +53,7 @@ def graph_constants(graph: QGraph) -> dict[str, torch.Tensor]:
 def tensor_digest(tensor: torch.Tensor) -> str:
     """Returns the sha256 of a tensor's elements in row-major order."""
     dense = tensor.detach().cpu().contiguous().reshape(-1)
-    return hashlib.sha256(dense.view(torch.uint8).numpy()).hexdigest()
+    return hashlib.sha256(dense.view(torch.uint8).numpy().data).hexdigest()
 
 
 def constant_type(tensor: torch.Tensor) -> TensorType:

@@ -10,13 +10,13 @@ from torch import fx
 
 from qcompiler.ir.annotations import has_type, quant_of, type_of
 from qcompiler.ir.float_ops import float_op_of
-from qcompiler.ir.graph import QGraph, argument, arguments, is_call
+from qcompiler.ir.graph import QGraph, argument, arguments
 from qcompiler.ir.integer_ops import integer_op_of
 from qcompiler.ir.integer_rules import INTEGER_RULES
 from qcompiler.ir.intent import KeepFloat
 from qcompiler.ir.rules import FACTS, FORM, Rule, Violation, each
 from qcompiler.ir.stages import Stage
-from qcompiler.numerics.tables import UNARY
+from qcompiler.numerics.unary import UNARY
 
 __all__ = ["FORM", "STAGES"]
 
@@ -99,7 +99,7 @@ def _dims_problem(node: fx.Node, given: Mapping[str, Any]) -> str | None:
 
 
 def is_quantizable(node: fx.Node) -> bool:
-    """Says whether a value is a float activation: neither a constant, nor a weight, nor an island."""
+    """Says whether a value is a float activation: no constant, weight or island."""
     if node.op not in ("placeholder", "call_function") or not has_type(node) or is_island(node):
         return False
     return type_of(node).is_float and schema_name(node) != WEIGHT_OP
@@ -132,7 +132,7 @@ def _integer_weights(node: fx.Node) -> str | None:
 
 def _proven(node: fx.Node) -> str | None:
     op = integer_op_of(node.target) if node.op == "call_function" else None
-    if op is None or not (op.accumulates or op.name.endswith("_requant")):
+    if op is None or op.accumulator is None:
         return None
     proof = quant_of(node).proof
     if proof is None:
