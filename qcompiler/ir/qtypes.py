@@ -46,13 +46,13 @@ class QType:
     @property
     def qmin(self) -> int:
         """Smallest code."""
-        low = -(2 ** (self.bits - 1)) if self.signed else 0
+        low = -(1 << (self.bits - 1)) if self.signed else 0
         return low + 1 if self.narrow else low
 
     @property
     def qmax(self) -> int:
         """Largest code."""
-        return 2 ** (self.bits - 1) - 1 if self.signed else 2**self.bits - 1
+        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
 
     @property
     def dtype(self) -> torch.dtype:
