@@ -137,33 +137,31 @@ class MseCalibrator:
         lo, hi = min(plain.lo, 0.0), max(plain.hi, 0.0)
         if symmetric:
             lo, hi = -max(-lo, hi), max(-lo, hi)
-        ratios = torch.arange(1, self.steps + 1, dtype=torch.float64) / self.steps
-        if symmetric or lo == 0.0 or hi == 0.0:
-            errors = quantization_errors(
-                values, weights, lo * ratios, hi * ratios, num_bits, self.p
-            )
-            best = float(ratios[int(errors.argmin())])
-            return _cut(plain, lo * best, hi * best)
-        a, b = self._search(values, weights, lo, hi, num_bits)
-        return _cut(plain, lo * a, hi * b)
+        if not symmetric and lo < 0.0 < hi:
+            return _cut(plain, *self._search(values, weights, lo, hi, num_bits))
+        ratios = torch.arange(self.steps, 0, -1, dtype=torch.float64) / self.steps
+        low, high = lo * ratios, hi * ratios
+        errors = quantization_errors(values, weights, low, high, num_bits, symmetric, self.p)
+        best = int(errors.argmin())
+        return _cut(plain, float(low[best]), float(high[best]))
 
     def _search(
         self, values: torch.Tensor, weights: torch.Tensor, lo: float, hi: float, num_bits: int
     ) -> tuple[float, float]:
-        """Returns the ratios of both ends: a grid of tenths, then its neighbourhood twice."""
-        a = b = 0.55
-        reach, spacing = 0.45, 0.1
+        """Returns the best ends: a grid of tenths, then of its neighbourhood until single steps."""
+        spacing = max(self.steps // 10, 1)
+        lows = highs = torch.arange(self.steps, 0, -spacing)
         while True:
-            around = torch.arange(-reach, reach + spacing / 2, spacing, dtype=torch.float64)
-            pairs = torch.cartesian_prod(
-                (a + around).clamp(spacing / 10, 1.0), (b + around).clamp(spacing / 10, 1.0)
-            )
-            low, high = (pairs * torch.tensor([lo, hi], dtype=torch.float64)).unbind(1)
-            errors = quantization_errors(values, weights, low, high, num_bits, self.p)
-            a, b = pairs[int(errors.argmin())].tolist()
-            if spacing * self.steps <= 1.0:
-                return a, b
-            reach, spacing = spacing, max(spacing / 4, 1.0 / self.steps)
+            pairs = torch.cartesian_prod(lows, highs)
+            low, high = (pairs.to(torch.float64) / self.steps).unbind(1)
+            low, high = low * lo, high * hi
+            errors = quantization_errors(values, weights, low, high, num_bits, False, self.p)
+            best = int(errors.argmin())
+            if spacing == 1:
+                return float(low[best]), float(high[best])
+            reach, spacing = spacing, max(spacing // 4, 1)
+            around = torch.arange(reach, -reach - 1, -spacing)
+            lows, highs = ((center + around).clamp(1, self.steps) for center in pairs[best])
 
 
 @dataclass(frozen=True)
@@ -293,21 +291,21 @@ def quantization_errors(
     low: torch.Tensor,
     high: torch.Tensor,
     num_bits: int,
+    symmetric: bool,
     p: float = 2.0,
 ) -> torch.Tensor:
-    """Returns the mean error to the power p of quantizing weighted values to each of several
-    ranges.
+    """Returns the mean p-th power of the error of weighted values quantized to each of k ranges.
 
     Args:
         values: vector of n values.
         weights: how often each of them occurs.
-        low: lower ends of k ranges, not positive; equal to -high for a symmetric range.
+        low: lower ends of k ranges, not positive.
         high: upper ends, not negative.
         num_bits: width of the integers.
+        symmetric: whether the zero point is 0 and low equals -high.
         p: exponent of the error.
     """
     qmin, qmax = integer_limits(num_bits)
-    symmetric = bool((low == -high).all())
     steps = qmax - qmin - (1 if symmetric else 0)
     scale = ((high - low) / steps).unsqueeze(1)
     zero = torch.round(qmin - low.unsqueeze(1) / scale).clamp_(qmin, qmax)
@@ -361,7 +359,7 @@ def _edge(counts: torch.Tensor, q: float) -> int:
 
 
 def _cut(plain: Range, low: float, high: float) -> Range:
-    """Returns the range of the data cut to [low, high], which contains zero."""
+    """Returns the range of the data cut to [low, high]."""
     lo, hi = min(max(plain.lo, low), high), max(min(plain.hi, high), low)
     return Range.of(lo, hi, plain.has_nonfinite)
 
