@@ -1,0 +1,1 @@
+"""The host x86 target: instruction-set levels and the datasheet."""

@@ -1,0 +1,1 @@
+"""The C emitter and kernel library of the C-family targets."""

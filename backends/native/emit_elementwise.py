@@ -1,0 +1,209 @@
+"""Emission of the border operators, requantize, elementwise operators, pooling and resize."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from qcompiler.ir.types import Dim, TensorType, simplify_dim
+
+from .emit_movement import broadcast_strides
+from .emit_products import bytes_clamp, store_table
+from .layout import is_interleaved, strides_of
+from .op_writer import OpWriter
+
+
+def _product(sizes: Sequence[Dim]) -> Dim:
+    total: Dim = 1
+    for size in sizes:
+        total = simplify_dim(total * size)
+    return total
+
+
+def _planes(tensor_type: TensorType) -> dict[str, Any]:
+    """Returns batch, channels and pixels; a value that is not interleaved is one flat plane."""
+    if tensor_type.rank != 4:
+        return {"batch": 1, "channels": 1, "pixels": tensor_type.numel()}
+    n, c, h, w = tensor_type.shape
+    return {"batch": n, "channels": c, "pixels": simplify_dim(h * w)}
+
+
+def emit_quantize(op: OpWriter) -> None:
+    """Emits quantize."""
+    fields = {**_planes(op.type), "scale": float(op.args["inv_scale"]), **bytes_clamp(op)}
+    op.block("qc_quantize", fields)
+    op.call("qc_quantize_f32_u8", "&p", op.tensor("x"), op.out)
+
+
+def emit_dequantize(op: OpWriter) -> None:
+    """Emits dequantize of int8 codes."""
+    if op.type_of("x").dtype != torch.int8:
+        op.refuse("only int8 values are dequantized")
+    zero_point = int(op.args["zero_point"]) + 128
+    fields = {**_planes(op.type), "scale": float(op.args["scale"]), "zero_point": zero_point}
+    op.block("qc_quantize", fields)
+    op.call("qc_dequantize_u8_f32", "&p", op.tensor("x"), op.out)
+
+
+def emit_requantize(op: OpWriter) -> None:
+    """Emits requantize of accumulators or codes, per tensor or per channel."""
+    x = op.type_of("x")
+    multiplier, shift = op.constant("multiplier"), op.constant("shift")
+    outer, channels, inner = op.type.numel(), multiplier.numel(), 1
+    if channels == 1:
+        outer, inner = 1, op.type.numel()  # type: ignore[assignment]  # a dimension may be symbolic
+    else:
+        order = (0, 2, 3, 1) if is_interleaved(x) else range(x.rank)
+        at = list(order).index(op.args["axis"] % x.rank)
+        stored = [x.shape[d] for d in order]
+        outer, inner = _product(stored[:at]), _product(stored[at + 1 :])  # type: ignore[assignment]
+    wide = x.dtype == torch.int32
+    fields = {
+        **{"outer": outer, "channels": channels, "inner": inner},
+        **{"multiplier": op.int32(multiplier), "shift": op.int32(shift)},
+        "x_zero_point": op.args["x_zero_point"] + (0 if wide else 128),
+        **bytes_clamp(op),
+    }
+    op.block("qc_requantize", fields)
+    kernel = "qc_requantize_i32_u8" if wide else "qc_requantize_u8_u8"
+    op.call(kernel, "&p", op.tensor("x"), op.out)
+
+
+def _binary(op: OpWriter) -> dict[str, Any]:
+    shape = op.type.shape or (1,)
+    out = strides_of(op.type) or (1,)
+    return {
+        "rank": len(shape),
+        "shape": list(shape),
+        "a_stride": broadcast_strides(op.type_of("a"), shape),
+        "b_stride": broadcast_strides(op.type_of("b"), shape),
+        "out_stride": list(out),
+        "a_zero_point": op.args["a_zero_point"] + 128,
+        "b_zero_point": op.args["b_zero_point"] + 128,
+        "shift": op.args["shift"],
+        **bytes_clamp(op),
+    }
+
+
+def emit_add(op: OpWriter) -> None:
+    """Emits add with broadcasting."""
+    names = ("a_multiplier", "b_multiplier")
+    op.block("qc_binary", _binary(op) | {name: op.args[name] for name in names})
+    op.call("qc_add_u8", "&p", op.tensor("a"), op.tensor("b"), op.out)
+
+
+def emit_mul(op: OpWriter) -> None:
+    """Emits mul with broadcasting."""
+    op.block("qc_binary", _binary(op) | {"multiplier": op.args["multiplier"]})
+    op.call("qc_mul_u8", "&p", op.tensor("a"), op.tensor("b"), op.out)
+
+
+def emit_table(op: OpWriter) -> None:
+    """Emits table."""
+    table = store_table(op, op.constant("table"))
+    op.call("qc_table_u8", op.dim(op.type.numel()), table, op.tensor("x"), op.out)
+
+
+def emit_clamp(op: OpWriter) -> None:
+    """Emits clamp."""
+    low, high = (str(int(op.args[name]) + 128) for name in ("qmin", "qmax"))
+    op.call("qc_clamp_u8", op.dim(op.type.numel()), low, high, op.tensor("x"), op.out)
+
+
+def _images(op: OpWriter) -> dict[str, Any]:
+    n, c, h, w = op.type_of("x").shape
+    _, _, oh, ow = op.type.shape
+    sizes = {"batch": n, "height": h, "width": w, "channels": c}
+    return {**sizes, "out_height": oh, "out_width": ow}
+
+
+def _window(op: OpWriter) -> dict[str, Any]:
+    kernel, stride, padding = op.args["kernel"], op.args["stride"], op.args["padding"]
+    dilation = op.args.get("dilation", (1, 1))
+    return {
+        **_images(op),
+        **{"kernel_h": kernel[0], "kernel_w": kernel[1]},
+        **{"stride_h": stride[0], "stride_w": stride[1]},
+        **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
+        **{"pad_top": padding[0], "pad_left": padding[2]},
+    }
+
+
+def _average(op: OpWriter) -> dict[str, Any]:
+    return {
+        "multiplier": op.int32(op.constant("multiplier")),
+        "shift": op.int32(op.constant("shift")),
+        "x_zero_point": op.args["x_zero_point"] + 128,
+        **bytes_clamp(op),
+    }
+
+
+def emit_max_pool2d(op: OpWriter) -> None:
+    """Emits max_pool2d."""
+    op.block("qc_pool", _window(op))
+    op.call("qc_max_pool2d_u8", "&p", op.tensor("x"), op.out)
+
+
+def emit_avg_pool2d(op: OpWriter) -> None:
+    """Emits avg_pool2d."""
+    op.block("qc_pool", {**_window(op), "counted": list(op.args["counted"]), **_average(op)})
+    op.call("qc_avg_pool2d_u8", "&p", op.tensor("x"), op.out)
+
+
+def emit_adaptive_avg_pool2d(op: OpWriter) -> None:
+    """Emits adaptive_avg_pool2d."""
+    op.block("qc_pool", {**_images(op), **_average(op)})
+    op.call("qc_adaptive_avg_pool2d_u8", "&p", op.tensor("x"), op.out)
+
+
+def _scalars(op: OpWriter) -> dict[str, Any]:
+    """Returns the parameters of a requantization with one multiplier."""
+    return {
+        "multiplier": int(op.constant("multiplier").reshape(-1)[0]),
+        "shift": int(op.constant("shift").reshape(-1)[0]),
+        "x_zero_point": op.args["x_zero_point"] + 128,
+        **bytes_clamp(op),
+    }
+
+
+def emit_mean(op: OpWriter) -> None:
+    """Emits mean: kept axes in the order of the result's storage, then the reduced ones."""
+    x = op.type_of("x")
+    reduced = {d % x.rank for d in op.args["dims"]} or set(range(x.rank))
+    strides = strides_of(x)
+    kept = [d for d in range(x.rank) if d not in reduced]
+    out = strides_of(op.type)
+    place = dict(zip(kept, [out[d] for d in kept] if op.args["keepdim"] else out, strict=True))
+    if is_interleaved(x):
+        kept.sort(key=(0, 2, 3, 1).index)
+    gone = sorted(reduced)
+    fields: dict[str, Any] = {
+        "rank": len(kept) or 1,
+        "shape": [x.shape[d] for d in kept] or [1],
+        "x_stride": [strides[d] for d in kept] or [1],
+        "out_stride": [place[d] for d in kept] or [1],
+        "reduced_rank": len(gone),
+        "reduced_shape": [x.shape[d] for d in gone],
+        "reduced_stride": [strides[d] for d in gone],
+        **_scalars(op),
+    }
+    op.block("qc_mean", fields)
+    op.call("qc_mean_u8", "&p", op.tensor("x"), op.out)
+
+
+def _resize(op: OpWriter) -> dict[str, Any]:
+    return {**_images(op), "scale": list(op.args["scale"]), "offset": list(op.args["offset"])}
+
+
+def emit_resize_nearest(op: OpWriter) -> None:
+    """Emits resize_nearest."""
+    op.block("qc_resize", _resize(op))
+    op.call("qc_resize_nearest_u8", "&p", op.tensor("x"), op.out)
+
+
+def emit_resize_bilinear(op: OpWriter) -> None:
+    """Emits resize_bilinear."""
+    op.block("qc_resize", {**_resize(op), **_scalars(op)})
+    op.call("qc_resize_bilinear_u8", "&p", op.tensor("x"), op.out)

@@ -1,0 +1,202 @@
+"""Emission of convolution, linear and matmul."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from qcompiler.ir.annotations import type_of
+from qcompiler.ir.types import Dim, TensorType, simplify_dim
+
+from .emit_movement import copy_fields
+from .layout import is_interleaved, row_major_strides, strides_of
+from .op_writer import OpWriter
+from .packing import Products, pack_products, round_down_scale
+
+SLACK = 64
+
+
+def store_table(op: OpWriter, table: torch.Tensor) -> str:
+    """Stores a table of 256 codes in the byte domain of storage."""
+    return op.array((table.numpy().astype(np.int16) + 128).astype(np.uint8), "uint8_t")
+
+
+def bytes_clamp(op: OpWriter) -> dict[str, Any]:
+    """Returns zero point and bounds of the result in the byte domain."""
+    names = ("zero_point", "qmin", "qmax")
+    return {name: int(op.args[name]) + 128 for name in names}
+
+
+def _epilogue(op: OpWriter, packed: Products) -> dict[str, Any]:
+    fields: dict[str, Any] = {"bias": op.array(packed.bias, "int32_t")}
+    if packed.multiplier is None or packed.shift is None:
+        return fields
+    fields["multiplier"] = op.array(packed.multiplier, "int32_t")
+    fields["shift"] = op.array(packed.shift, "int32_t")
+    if packed.scale is not None:
+        fields["scale"] = op.array(packed.scale, "float")
+    fields |= bytes_clamp(op)
+    if op.args["table"] is not None:
+        fields["table"] = store_table(op, op.constant("table"))
+    if op.args["residual"] is not None:
+        za, ma, zb, mb, shift, zo, qmin, qmax = op.args["add"]
+        fields["add"] = [za + 128, ma, zb + 128, mb, shift, zo + 128, qmin + 128, qmax + 128]
+    return fields
+
+
+def _pack(op: OpWriter, groups: int, *, depthwise: bool) -> Products:
+    requant = None
+    if "multiplier" in op.args:
+        requant = (op.constant("multiplier"), op.constant("shift"))
+    weight, bias = op.constant("weight"), op.constant("bias")
+    zero_point = op.args["x_zero_point"]
+    return pack_products(weight, bias, requant, zero_point, groups, depthwise=depthwise)
+
+
+def _residual(op: OpWriter) -> str:
+    residual: fx.Node | None = op.args.get("residual")
+    if residual is None:
+        return "NULL"
+    if type_of(residual).shape != op.type.shape:
+        op.refuse("the residual has another shape than the result")
+    return op.tensor(residual)
+
+
+def emit_conv2d(op: OpWriter) -> None:
+    """Emits conv2d and conv2d_requant."""
+    weight = op.constant("weight")
+    groups = op.args["groups"]
+    fused = "multiplier" in op.args
+    depthwise = fused and groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups
+    packed = _pack(op, groups, depthwise=depthwise)
+    n, c, h, w = op.type_of("x").shape
+    _, oc, oh, ow = op.type.shape
+    stride, dilation, padding = op.args["stride"], op.args["dilation"], op.args["padding"]
+    fields: dict[str, Any] = {
+        **{"batch": n, "height": h, "width": w, "channels": c},
+        **{"out_height": oh, "out_width": ow, "out_channels": oc},
+        **{"kernel_h": weight.shape[2], "kernel_w": weight.shape[3]},
+        **{"stride_h": stride[0], "stride_w": stride[1]},
+        **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
+        **{"pad_top": padding[0], "pad_left": padding[2]},
+        **{"groups": groups, "pad_value": op.args["x_zero_point"] + 128},
+        "weight": op.array(packed.weight, "int8_t"),
+        "epilogue": _epilogue(op, packed),
+    }
+    span = ((ow - 1) * stride[1] + 1) * c if depthwise else weight.shape[1] + 4
+    op.reserve(simplify_dim(span + SLACK))
+    x, residual = op.tensor("x"), _residual(op)
+    op.block("qc_conv2d", fields)
+    if depthwise:
+        op.call("qc_depthwise_u8_s8c_u8", "&p", x, residual, op.out)
+    elif fused:
+        op.call("qc_conv2d_u8_s8c_u8", "&p", x, residual, op.out)
+    else:
+        op.call("qc_conv2d_u8_s8c_i32", "&p", x, op.out)
+
+
+def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, back: bool) -> str:
+    """Copies a tensor to (or from) row-major scratch memory when it is stored as NHWC."""
+    shape, stored = tensor_type.shape, strides_of(tensor_type)
+    plain = row_major_strides(shape)
+    item = tensor_type.dtype.itemsize
+    if back:
+        op.block("qc_copy", copy_fields(shape, plain, stored, item), name)
+        op.call("qc_copy_nd", f"&{name}", pointer, op.out)
+        return op.out
+    place = f"(c->scratch + {op.reserve(simplify_dim(tensor_type.nbytes() + SLACK))})"
+    op.block("qc_copy", copy_fields(shape, stored, plain, item), name)
+    op.call("qc_copy_nd", f"&{name}", pointer, place)
+    return place
+
+
+def emit_linear(op: OpWriter) -> None:
+    """Emits linear and linear_requant as a 1x1 convolution over one column."""
+    packed = _pack(op, 1, depthwise=False)
+    x_type, weight = op.type_of("x"), op.constant("weight")
+    rows: Dim = 1
+    for size in x_type.shape[:-1]:
+        rows = simplify_dim(rows * size)
+    fields: dict[str, Any] = {
+        **{"batch": 1, "height": rows, "width": 1, "channels": weight.shape[1]},
+        **{"out_height": rows, "out_width": 1, "out_channels": weight.shape[0]},
+        **dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1),
+        **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
+        "pad_value": op.args["x_zero_point"] + 128,
+        "weight": op.array(packed.weight, "int8_t"),
+        "epilogue": _epilogue(op, packed),
+    }
+    op.reserve(weight.shape[1] + 4 + SLACK)
+    x, residual, out = op.tensor("x"), _residual(op), op.out
+    if is_interleaved(x_type):
+        x = _stage(op, x_type, x, "stage_x", back=False)
+        if residual != "NULL":
+            residual = _stage(op, op.type, residual, "stage_residual", back=False)
+        out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
+    op.block("qc_conv2d", fields)
+    if "multiplier" in op.args:
+        op.call("qc_conv2d_u8_s8c_u8", "&p", f"(const uint8_t *){x}", residual, out)
+    else:
+        op.call("qc_conv2d_u8_s8c_i32", "&p", f"(const uint8_t *){x}", f"(int32_t *){out}")
+    if is_interleaved(x_type):
+        _stage(op, op.type, out, "stage_out", back=True)
+
+
+def _batch_strides(tensor_type: TensorType, batch: tuple[Dim, ...]) -> list[Dim]:
+    """Returns the strides of the leading dimensions, 0 where they are broadcast."""
+    own = tensor_type.shape[:-2]
+    strides = strides_of(tensor_type)[:-2]
+    padded: list[Dim] = [0] * (len(batch) - len(own))
+    return padded + [0 if size == 1 else step for size, step in zip(own, strides, strict=True)]
+
+
+def emit_matmul(op: OpWriter) -> None:
+    """Emits matmul and matmul_requant."""
+    a, b = op.type_of("a"), op.type_of("b")
+    rows, depth = a.shape[-2:]
+    columns = b.shape[-1]
+    batch = op.type.shape[:-2]
+    sa, sb, so = strides_of(a), strides_of(b), strides_of(op.type)
+    fields: dict[str, Any] = {
+        "rank": len(batch),
+        **{"rows": rows, "columns": columns, "depth": depth},
+        **{"a_row": sa[-2], "a_depth": sa[-1], "b_depth": sb[-2], "b_column": sb[-1]},
+        **{"out_row": so[-2], "out_column": so[-1]},
+        "a_zero_point": op.args["a_zero_point"] + 128,
+        "b_zero_point": op.args["b_zero_point"] + 128,
+    }
+    if batch:
+        fields |= {"shape": list(batch), "out_stride": list(so[:-2])}
+        fields |= {"a_stride": _batch_strides(a, batch), "b_stride": _batch_strides(b, batch)}
+    fused = "multiplier" in op.args
+    if fused:
+        fields["epilogue"] = _matmul_epilogue(op, depth, columns)
+    for size in (rows * (depth + 3) + 2 * SLACK, (depth + 3) * (columns + 15), rows * 4 + SLACK):
+        op.reserve(simplify_dim(size))
+    op.reserve(simplify_dim((columns + 15) * 4 + SLACK))
+    left, right = op.tensor("a"), op.tensor("b")
+    op.block("qc_matmul", fields)
+    op.call("qc_matmul_u8_u8_u8" if fused else "qc_matmul_u8_u8_i32", "&p", left, right, op.out)
+
+
+def _matmul_epilogue(op: OpWriter, depth: Dim, columns: Dim) -> dict[str, Any]:
+    if not isinstance(columns, int):
+        op.refuse("a fused product needs a fixed number of columns")
+    padded = -(-int(columns) // 16) * 16
+    multiplier, shift = (
+        np.resize(np.broadcast_to(op.constant(name).numpy(), (int(columns),)), padded)
+        for name in ("multiplier", "shift")
+    )
+    bound = np.full(padded, int(depth) * 255 * 255 if isinstance(depth, int) else 2**31)
+    scale = round_down_scale(multiplier, shift, bound)
+    fields: dict[str, Any] = {
+        "multiplier": op.array(multiplier.astype(np.int32), "int32_t"),
+        "shift": op.array(shift.astype(np.int32), "int32_t"),
+        **bytes_clamp(op),
+    }
+    if scale is not None:
+        fields["scale"] = op.array(scale, "float")
+    return fields

@@ -1,0 +1,250 @@
+"""Turns a TARGETED graph into C sources and a blob of packed constants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any, Protocol
+
+import jinja2
+import sympy
+from torch import fx
+
+from qcompiler.ir.annotations import type_of
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.types import Dim, simplify_dim
+
+from . import emit_elementwise as elementwise
+from . import emit_movement as movement
+from . import emit_products as products
+from .cprint import c_dim, symbols_in
+from .layout import to_storage
+from .op_writer import OpWriter
+from .packing import ALIGNMENT, Blob
+
+Emission = Callable[[OpWriter], None]
+
+EMITTERS: dict[str, Emission] = {
+    "quantize": elementwise.emit_quantize,
+    "dequantize": elementwise.emit_dequantize,
+    "requantize": elementwise.emit_requantize,
+    "conv2d": products.emit_conv2d,
+    "conv2d_requant": products.emit_conv2d,
+    "linear": products.emit_linear,
+    "linear_requant": products.emit_linear,
+    "matmul": products.emit_matmul,
+    "matmul_requant": products.emit_matmul,
+    "add": elementwise.emit_add,
+    "mul": elementwise.emit_mul,
+    "table": elementwise.emit_table,
+    "clamp": elementwise.emit_clamp,
+    "max_pool2d": elementwise.emit_max_pool2d,
+    "avg_pool2d": elementwise.emit_avg_pool2d,
+    "adaptive_avg_pool2d": elementwise.emit_adaptive_avg_pool2d,
+    "mean": elementwise.emit_mean,
+    "resize_nearest": elementwise.emit_resize_nearest,
+    "resize_bilinear": elementwise.emit_resize_bilinear,
+    "reshape": movement.emit_reshape,
+    "permute": movement.emit_permute,
+    "slice": movement.emit_slice,
+    "expand": movement.emit_expand,
+    "concat": movement.emit_concat,
+    "pad": movement.emit_pad,
+}
+ISLAND = "island"
+
+
+class Plan(Protocol):
+    """Where values live in the arena: byte offsets by node name, and the size of all of them."""
+
+    @property
+    def offsets(self) -> Mapping[str, Dim]:
+        """Byte offset of each value that a call produces."""
+        ...
+
+    @property
+    def size(self) -> Dim:
+        """Bytes of the arena that the values take."""
+        ...
+
+
+@dataclass(frozen=True)
+class OpDescriptor:
+    """One operator of a native program.
+
+    ``operands`` names the nodes whose values it reads, in the order of the C operand array; the
+    result follows them.
+    """
+
+    node: str
+    kernel: str
+    operands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class NativeSources:
+    """A program as text: C files by relative name, packed constants, and its operators in order."""
+
+    files: dict[str, bytes]
+    blob: bytes
+    ops: tuple[OpDescriptor, ...]
+
+
+@dataclass(frozen=True)
+class SequentialPlan:
+    """A plan that never reuses memory: one value after another."""
+
+    offsets: Mapping[str, Dim] = field(default_factory=dict)
+    size: Dim = 0
+
+
+def plan_sequentially(graph: QGraph) -> SequentialPlan:
+    """Places each call's result behind the one before, for tests and for debugging."""
+    offsets: dict[str, Dim] = {}
+    at: Dim = 0
+    for node in graph.calls:
+        offsets[node.name] = at
+        at = simplify_dim(at + _aligned(type_of(node).nbytes()))
+    return SequentialPlan(offsets, at)
+
+
+def supports(node: fx.Node) -> bool:
+    """Says whether the emitter has a kernel for a call; others become islands."""
+    return _op_name(node) in EMITTERS
+
+
+def emit(graph: QGraph, plan: Plan) -> NativeSources:
+    """Emits a graph; the sources serve every instruction set, the build chooses one.
+
+    Raises:
+        QCompilerError: QC0203 when an operator's arguments are outside what its kernel covers.
+    """
+    blob = Blob()
+    writers = [_write(graph, node, blob) for node in graph.calls]
+    program = _Layout(graph, plan, blob)
+    text = _template().render(
+        ops=[_op_view(i, writer, list(graph.symbols)) for i, writer in enumerate(writers)],
+        steps=[program.step(i, writer) for i, writer in enumerate(writers)],
+        copies=program.copies,
+        symbols=list(graph.symbols),
+        arena_size=program.dim(_aligned(plan.size)),
+        arena_symbols=[name for name in graph.symbols if name in symbols_in(plan.size)],
+        step_symbols=[name for name in graph.symbols if name in program.symbols],
+        has_islands=any(ISLAND in w.kernels for w in writers),
+    )
+    sources = dict(kernel_sources())
+    sources["program.c"] = text.encode()
+    ops = tuple(
+        OpDescriptor(w.node.name, _kernel_name(w), tuple(n.name for n in w.operands))
+        for w in writers
+    )
+    return NativeSources(sources, blob.finish(), ops)
+
+
+@cache
+def kernel_sources() -> Mapping[str, bytes]:
+    """Returns the files of the kernel library by name."""
+    folder = files(__package__) / "kernels"
+    names = sorted(f.name for f in folder.iterdir() if f.name.endswith((".c", ".h")))
+    return {name: (folder / name).read_bytes() for name in names}
+
+
+@cache
+def _template() -> jinja2.Template:
+    text = (files(__package__) / "templates" / "program.c.jinja").read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    return environment.from_string(text)
+
+
+def _aligned(size: Dim) -> Dim:
+    if isinstance(size, int):
+        return -(-size // ALIGNMENT) * ALIGNMENT
+    rounded = sympy.floor((size + ALIGNMENT - 1) / ALIGNMENT)
+    return simplify_dim(rounded * ALIGNMENT)
+
+
+def _op_name(node: fx.Node) -> str:
+    namespace, _, name = str(node.target).partition(".")
+    return name.removesuffix(".default") if namespace == "qcompiler" else ""
+
+
+def _write(graph: QGraph, node: fx.Node, blob: Blob) -> OpWriter:
+    writer = OpWriter(graph, node, blob)
+    emission = EMITTERS.get(_op_name(node))
+    if emission is not None:
+        emission(writer)
+        return writer
+    for used in node.all_input_nodes:
+        if used.op != "get_attr":
+            writer.tensor(used)
+    writer.kernels.append(ISLAND)
+    return writer
+
+
+def _kernel_name(writer: OpWriter) -> str:
+    """Returns the kernel that does the work: the last one that is no copy."""
+    work = [k for k in writer.kernels if k not in ("qc_copy_nd", "qc_fill")]
+    return (work or writer.kernels)[-1]
+
+
+def _op_view(index: int, writer: OpWriter, symbols: Sequence[str]) -> dict[str, Any]:
+    scratch = writer.scratch
+    return {
+        "index": index,
+        "node": writer.node.name,
+        "target": str(writer.node.target),
+        "type": str(writer.type),
+        "out": len(writer.operands),
+        "lines": writer.lines,
+        "island": ISLAND in writer.kernels,
+        "scratch": None if scratch == 0 else c_dim(scratch),
+        "scratch_symbols": [s for s in symbols if s in symbols_in(scratch)],
+        "symbols": [(i, s) for i, s in enumerate(symbols) if s in writer.symbols],
+    }
+
+
+class _Layout:
+    """Gives each value of the program its address: an input, an output or a place in the arena."""
+
+    def __init__(self, graph: QGraph, plan: Plan, blob: Blob) -> None:
+        self._graph = graph
+        self._plan = plan
+        self._blob = blob
+        self._inputs = {node: i for i, node in enumerate(graph.inputs)}
+        self._outputs: dict[fx.Node, int] = {}
+        self.symbols: set[str] = set()
+        self.copies: list[dict[str, str]] = []
+        for i, node in enumerate(graph.results):
+            if node.op == "call_function" and node not in self._outputs:
+                self._outputs[node] = i
+        for i, node in enumerate(graph.results):
+            if self._outputs.get(node) != i:
+                size = self.dim(type_of(node).nbytes())
+                self.copies.append({"target": str(i), "source": self.address(node), "size": size})
+
+    def dim(self, value: Dim) -> str:
+        """Returns a dimension as C and remembers its symbols."""
+        self.symbols |= symbols_in(value)
+        return c_dim(value)
+
+    def address(self, node: fx.Node) -> str:
+        """Returns the C pointer to a value inside qc_run."""
+        if node in self._inputs:
+            return f"(void *)inputs[{self._inputs[node]}]"
+        if node in self._outputs:
+            return f"outputs[{self._outputs[node]}]"
+        if node.op == "get_attr":
+            place = self._blob.add(to_storage(self._graph.constant(node)).numpy())
+            return f"(void *)(qc_blob + {place})"
+        return f"memory + {self.dim(self._plan.offsets[node.name])}"
+
+    def step(self, index: int, writer: OpWriter) -> dict[str, Any]:
+        """Returns the call of one operator."""
+        values = [*writer.operands, writer.node]
+        return {"index": index, "addresses": [self.address(node) for node in values]}
+
+

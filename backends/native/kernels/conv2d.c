@@ -1,0 +1,212 @@
+/* Convolution as a GEMM over row pointers (no im2col), and depthwise convolution row by row.
+ *
+ * A linear layer is a 1x1 convolution over an image of one column. */
+#include "arith.h"
+#include "tile.h"
+
+#include <string.h>
+
+#define BLOCK_ROWS 48 /* a multiple of every tile height */
+#define TAP_CHUNK 32
+
+typedef struct {
+    const qc_conv2d *p;
+    const uint8_t *x, *padding, *residual;
+    uint8_t *out;
+    int32_t *out_i32;
+    int64_t rows, panels, k4;
+    int by_panels;
+} conv_job;
+
+typedef struct {
+    const uint8_t *base; /* first channel of the pixel under tap (0, 0); may lie outside the image */
+    int64_t y, x;
+} row_origin;
+
+static void locate_rows(const conv_job *job, int64_t row, int64_t count, int64_t limit, row_origin *origin)
+{
+    const qc_conv2d *p = job->p;
+    int64_t image = row / (p->out_height * p->out_width);
+    int64_t oy = row / p->out_width % p->out_height, ox = row % p->out_width;
+    for (int64_t r = 0; r < count; r++) {
+        origin[r].y = oy * p->stride_h - p->pad_top;
+        origin[r].x = ox * p->stride_w - p->pad_left;
+        origin[r].base = job->x + ((image * p->height + origin[r].y) * p->width + origin[r].x) * p->channels;
+        if (r + 1 >= limit)
+            continue; /* the rows past the end repeat the last one */
+        if (++ox == p->out_width) {
+            ox = 0;
+            if (++oy == p->out_height) {
+                oy = 0;
+                image++;
+            }
+        }
+    }
+}
+
+static void point_rows(const conv_job *job, const row_origin *origin, int rows, int64_t offset, int64_t first,
+                       int64_t count, const uint8_t **pointers)
+{
+    const qc_conv2d *p = job->p;
+    int64_t ky = first / p->kernel_w, kx = first % p->kernel_w;
+    for (int64_t t = 0; t < count; t++) {
+        const int64_t dy = ky * p->dilation_h, dx = kx * p->dilation_w;
+        const int64_t step = (dy * p->width + dx) * p->channels + offset;
+        for (int r = 0; r < rows; r++) {
+            const int inside = (uint64_t)(origin[r].y + dy) < (uint64_t)p->height &&
+                               (uint64_t)(origin[r].x + dx) < (uint64_t)p->width;
+            pointers[t * QC_TILE_ROWS + r] = inside ? origin[r].base + step : job->padding;
+        }
+        if (++kx == p->kernel_w) {
+            kx = 0;
+            ky++;
+        }
+    }
+}
+
+static void finish_rows(const conv_job *job, const int32_t *acc, int rows, int64_t row, int64_t group,
+                        int64_t panel, int64_t columns)
+{
+    const qc_conv2d *p = job->p;
+    const int64_t per_group = p->out_channels / p->groups;
+    const int64_t padded = (group * (job->panels / p->groups) + panel) * QC_PANEL;
+    const int64_t at = row * p->out_channels + group * per_group + panel * QC_PANEL;
+    if (job->out) {
+        const uint8_t *residual = job->residual ? job->residual + at : NULL;
+        qc_tile_requant_u8(&p->epilogue, acc, rows, padded, columns, residual, job->out + at, p->out_channels);
+        return;
+    }
+    for (int r = 0; r < rows; r++)
+        for (int64_t n = 0; n < columns; n++)
+            job->out_i32[at + r * p->out_channels + n] = acc[r * QC_TILE_LD + n] + p->epilogue.bias[padded + n];
+}
+
+/* A block of rows times `count` (<= 4) neighbouring panels of one group. */
+static void multiply_block(const conv_job *job, const row_origin *origin, int64_t row, int64_t rows,
+                           int64_t group, int64_t panel, int count)
+{
+    const qc_conv2d *p = job->p;
+    const int64_t taps = p->kernel_h * p->kernel_w, per_panel = taps * job->k4 * 4 * QC_PANEL;
+    const int64_t columns = qc_min(count * QC_PANEL, p->out_channels / p->groups - panel * QC_PANEL);
+    const int8_t *weight = p->weight + (group * (job->panels / p->groups) + panel) * per_panel;
+    const int64_t offset = group * (p->channels / p->groups);
+    const int height = qc_tile_rows(count);
+    const uint8_t *pointers[TAP_CHUNK * QC_TILE_ROWS];
+    int32_t acc[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
+    for (int64_t r = 0; r < rows; r += height) {
+        for (int64_t first = 0; first < taps; first += TAP_CHUNK) {
+            const int64_t chunk = qc_min(TAP_CHUNK, taps - first);
+            point_rows(job, origin + r, height, offset, first, chunk, pointers);
+            qc_tile_u8_s8_i32(pointers, chunk, job->k4, weight + first * job->k4 * 4 * QC_PANEL, per_panel, count,
+                              first > 0, acc);
+        }
+        finish_rows(job, acc, (int)qc_min(height, rows - r), row + r, group, panel, columns);
+    }
+}
+
+static void conv_task(const void *argument, int index, int count)
+{
+    const conv_job *job = argument;
+    const int64_t per_group = job->panels / job->p->groups;
+    int64_t row = 0, row_end = job->rows, first = 0, last = job->panels;
+    if (job->by_panels) {
+        first = job->panels * index / count;
+        last = job->panels * (index + 1) / count;
+    } else {
+        const int64_t tiles = (job->rows + QC_TILE_ROWS - 1) / QC_TILE_ROWS;
+        row = qc_min(job->rows, tiles * index / count * QC_TILE_ROWS);
+        row_end = qc_min(job->rows, tiles * (index + 1) / count * QC_TILE_ROWS);
+    }
+    row_origin origin[BLOCK_ROWS + QC_TILE_ROWS];
+    for (; row < row_end; row += BLOCK_ROWS) {
+        const int64_t rows = qc_min(BLOCK_ROWS, row_end - row);
+        locate_rows(job, row, rows + QC_TILE_ROWS, rows, origin);
+        for (int64_t panel = first; panel < last;) {
+            const int64_t group = panel / per_group;
+            const int64_t left = qc_min(last, (group + 1) * per_group) - panel;
+            const int64_t parts = (left + QC_TILE_PANELS - 1) / QC_TILE_PANELS;
+            const int width = (int)((left + parts - 1) / parts);
+            multiply_block(job, origin, row, rows, group, panel - group * per_group, width);
+            panel += width;
+        }
+    }
+}
+
+static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
+                     uint8_t *out, int32_t *out_i32)
+{
+    const int64_t in_group = p->channels / p->groups, out_group = p->out_channels / p->groups;
+    conv_job job = {.p = p, .x = x, .padding = context->scratch, .residual = residual, .out = out, .out_i32 = out_i32};
+    job.rows = p->batch * p->out_height * p->out_width;
+    job.panels = p->groups * ((out_group + QC_PANEL - 1) / QC_PANEL);
+    job.k4 = (in_group + 3) / 4;
+    const int64_t depth = p->kernel_h * p->kernel_w * in_group;
+    const int64_t weight_bytes = depth * p->out_channels, input_bytes = p->batch * p->height * p->width * p->channels;
+    job.by_panels = job.panels >= 2 * context->threads &&
+                    (weight_bytes > input_bytes || job.rows < 4 * QC_TILE_ROWS * context->threads);
+    memset(context->scratch, p->pad_value, (size_t)(job.k4 * 4 + QC_SLACK));
+    qc_parallel(context, conv_task, &job, job.rows * depth * p->out_channels);
+}
+
+void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
+                         uint8_t *out)
+{
+    run_conv(c, p, x, residual, out, NULL);
+}
+
+void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out)
+{
+    run_conv(c, p, x, NULL, NULL, out);
+}
+
+/* Taps of output pixel (oy, ox); a tap outside the image points into the padding row. */
+static void point_taps(const conv_job *job, int64_t image, int64_t oy, int64_t ox, const uint8_t **taps)
+{
+    const qc_conv2d *p = job->p;
+    int64_t t = 0;
+    for (int64_t ky = 0; ky < p->kernel_h; ky++) {
+        const int64_t y = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
+        for (int64_t kx = 0; kx < p->kernel_w; kx++) {
+            const int64_t x = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
+            const int inside = (uint64_t)y < (uint64_t)p->height && (uint64_t)x < (uint64_t)p->width;
+            taps[t++] = inside ? job->x + ((image * p->height + y) * p->width + x) * p->channels : job->padding;
+        }
+    }
+    for (; t % 4; t++)
+        taps[t] = job->padding;
+}
+
+static void depthwise_task(const void *argument, int index, int count)
+{
+    const conv_job *job = argument;
+    const qc_conv2d *p = job->p;
+    const int64_t reach = (p->kernel_w - 1) * p->dilation_w;
+    /* Columns whose taps all lie inside the image horizontally. */
+    const int64_t left = qc_min(p->out_width, (p->pad_left + p->stride_w - 1) / p->stride_w);
+    const int64_t room = p->width - 1 - reach + p->pad_left;
+    const int64_t right = room < 0 ? left : qc_max(left, qc_min(p->out_width, room / p->stride_w + 1));
+    const uint8_t *taps[p->kernel_h * p->kernel_w + 4];
+    for (int64_t row = job->rows * index / count; row < job->rows * (index + 1) / count; row++) {
+        const int64_t image = row / p->out_height, oy = row % p->out_height;
+        for (int64_t ox = 0; ox < p->out_width;) {
+            const int64_t run = ox == left && right > left ? right - left : 1;
+            const int64_t at = (row * p->out_width + ox) * p->channels;
+            point_taps(job, image, oy, ox, taps);
+            qc_depthwise_row(p, taps, run, p->stride_w * p->channels, job->residual ? job->residual + at : NULL,
+                             job->out + at);
+            ox += run;
+        }
+    }
+}
+
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
+                            uint8_t *out)
+{
+    conv_job job = {.p = p, .x = x, .padding = c->scratch, .residual = residual, .out = out};
+    job.rows = p->batch * p->out_height;
+    const int64_t span = (p->out_width - 1) * p->stride_w + 1;
+    memset(c->scratch, p->pad_value, (size_t)(span * p->channels + QC_SLACK));
+    /* A depthwise multiply-accumulate costs about four of a GEMM. */
+    qc_parallel(c, depthwise_task, &job,
+                job.rows * p->out_width * p->channels * p->kernel_h * p->kernel_w * 4);
+}

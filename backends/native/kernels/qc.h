@@ -1,0 +1,136 @@
+/* Types, parameter blocks and prototypes shared by the kernels and by the emitted program.
+ *
+ * Storage: an int8 value q is kept as the byte q + 128; a rank-4 integer tensor is kept as NHWC; every
+ * other tensor is row-major. All zero points and clamp bounds below are in that byte domain (+128).
+ * A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there. */
+#ifndef QC_H
+#define QC_H
+
+#include <stdint.h>
+#include <stddef.h>
+
+#define QC_MAX_RANK 8
+#define QC_PANEL 16         /* output channels in a packed weight panel */
+#define QC_TILE_ROWS 8      /* rows of an accumulator tile */
+#define QC_TILE_PANELS 4    /* panels of an accumulator tile */
+#define QC_TILE_LD (QC_PANEL * QC_TILE_PANELS)
+#define QC_SLACK 64
+
+typedef struct {
+    int threads;            /* threads this call may use */
+    uint8_t *scratch;       /* this call's scratch memory, 64-byte aligned */
+} qc_context;
+
+typedef void (*qc_task)(const void *job, int index, int count);
+
+int qc_pool_acquire(int threads);
+void qc_pool_release(void);
+void qc_parallel(const qc_context *context, qc_task task, const void *job, int64_t cost);
+
+/* requant, then an optional table, then an optional residual ADD2. */
+typedef struct {
+    const int32_t *bias;         /* with the zero points folded in; padded to whole panels */
+    const int32_t *multiplier;
+    const int32_t *shift;
+    const float *scale;          /* multiplier * 2^-shift where the fp32 round-down path is exact, else NULL */
+    int32_t zero_point, qmin, qmax;
+    const uint8_t *table;        /* 256 bytes or NULL */
+    int32_t has_residual;
+    int32_t add[8];              /* za, ma, zb, mb, shift, zo, qmin, qmax */
+} qc_epilogue;
+
+typedef struct {
+    int64_t batch, height, width, channels;
+    int64_t out_height, out_width, out_channels;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int64_t groups;
+    int32_t pad_value;
+    const int8_t *weight;
+    qc_epilogue epilogue;
+} qc_conv2d;
+
+typedef struct {
+    int32_t rank;                /* batch dimensions */
+    int64_t shape[QC_MAX_RANK], a_stride[QC_MAX_RANK], b_stride[QC_MAX_RANK], out_stride[QC_MAX_RANK];
+    int64_t rows, columns, depth;
+    int64_t a_row, a_depth, b_depth, b_column, out_row, out_column;
+    int32_t a_zero_point, b_zero_point;
+    qc_epilogue epilogue;        /* bias unused; multiplier, shift and scale hold one entry per column */
+} qc_matmul;
+
+typedef struct {
+    int64_t batch, channels, pixels;     /* a flat tensor has channels = 1 */
+    float scale;
+    int32_t zero_point, qmin, qmax;
+} qc_quantize;
+
+typedef struct {
+    int64_t outer, channels, inner;
+    const int32_t *multiplier;
+    const int32_t *shift;
+    int32_t x_zero_point, zero_point, qmin, qmax;
+} qc_requantize;
+
+typedef struct {
+    int32_t rank;
+    int64_t shape[QC_MAX_RANK], a_stride[QC_MAX_RANK], b_stride[QC_MAX_RANK], out_stride[QC_MAX_RANK];
+    int32_t a_zero_point, a_multiplier, b_zero_point, b_multiplier, multiplier, shift;
+    int32_t zero_point, qmin, qmax;
+} qc_binary;
+
+typedef struct {
+    int32_t rank, item_size;
+    int64_t shape[QC_MAX_RANK], source_stride[QC_MAX_RANK], out_stride[QC_MAX_RANK];
+    int64_t source_offset, out_offset;
+} qc_copy;
+
+typedef struct {
+    int64_t batch, height, width, channels, out_height, out_width;
+    int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
+    int64_t counted[4];
+    const int32_t *multiplier;
+    const int32_t *shift;
+    int32_t x_zero_point, zero_point, qmin, qmax;
+} qc_pool;
+
+typedef struct {
+    int32_t rank, reduced_rank;
+    int64_t shape[QC_MAX_RANK], x_stride[QC_MAX_RANK], out_stride[QC_MAX_RANK];
+    int64_t reduced_shape[QC_MAX_RANK], reduced_stride[QC_MAX_RANK];
+    int32_t multiplier, shift, x_zero_point, zero_point, qmin, qmax;
+} qc_mean;
+
+typedef struct {
+    int64_t batch, height, width, channels, out_height, out_width;
+    int64_t scale[4], offset[2];
+    int32_t multiplier, shift, x_zero_point, zero_point, qmin, qmax;
+} qc_resize;
+
+void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
+                         const uint8_t *residual, uint8_t *out);
+void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
+                            const uint8_t *residual, uint8_t *out);
+void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
+                        uint8_t *out);
+void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
+                         int32_t *out);
+void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, uint8_t *out);
+void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8_t *x, float *out);
+void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, uint8_t *out);
+void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const uint8_t *x, uint8_t *out);
+void qc_add_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out);
+void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out);
+void qc_table_u8(const qc_context *c, int64_t count, const uint8_t *table, const uint8_t *x, uint8_t *out);
+void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const uint8_t *x,
+                 uint8_t *out);
+void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
+void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
+void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
+void qc_mean_u8(const qc_context *c, const qc_mean *p, const uint8_t *x, uint8_t *out);
+void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
+void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
+void qc_copy_nd(const qc_context *c, const qc_copy *p, const void *x, void *out);
+void qc_fill(void *out, int64_t count, int32_t item_size, uint64_t bits);
+
+#endif

@@ -1,0 +1,79 @@
+/* The tile functions in portable C. */
+#if !defined(__AVX512VNNI__)
+#include "arith.h"
+#include "tile.h"
+
+#include <string.h>
+
+#if !defined(__AVX2__)
+int qc_tile_rows(int panels)
+{
+    (void)panels;
+    return 4;
+}
+
+static void dot_panel(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
+                      int32_t acc[QC_PANEL])
+{
+    for (int64_t t = 0; t < taps; t++) {
+        const uint8_t *row = rows[t * QC_TILE_ROWS];
+        for (int64_t k = 0; k < k4; k++, weight += 4 * QC_PANEL) {
+            const int32_t a0 = row[4 * k], a1 = row[4 * k + 1], a2 = row[4 * k + 2], a3 = row[4 * k + 3];
+            for (int n = 0; n < QC_PANEL; n++)
+                acc[n] += a0 * weight[4 * n] + a1 * weight[4 * n + 1] + a2 * weight[4 * n + 2] +
+                          a3 * weight[4 * n + 3];
+        }
+    }
+}
+
+void qc_tile_u8_s8_i32(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
+                       int64_t panel_stride, int panels, int accumulate, int32_t *acc)
+{
+    for (int r = 0; r < 4; r++)
+        for (int p = 0; p < panels; p++) {
+            int32_t *target = acc + r * QC_TILE_LD + p * QC_PANEL;
+            if (!accumulate)
+                memset(target, 0, QC_PANEL * sizeof *target);
+            dot_panel(rows + r, taps, k4, weight + p * panel_stride, target);
+        }
+}
+#endif
+
+void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,
+                        const uint8_t *residual, uint8_t *out, int64_t stride)
+{
+    for (int r = 0; r < rows; r++)
+        for (int64_t n = 0; n < columns; n++) {
+            const int32_t v = acc[r * QC_TILE_LD + n] + e->bias[channel + n];
+            out[r * stride + n] =
+                qc_finish(e, v, channel + n, residual ? residual + r * stride + n : NULL);
+        }
+}
+
+void qc_depthwise_row(const qc_conv2d *p, const uint8_t *const *taps, int64_t count, int64_t step,
+                      const uint8_t *residual, uint8_t *out)
+{
+    const int64_t channels = p->channels, size = p->kernel_h * p->kernel_w, groups = (size + 3) / 4;
+    for (int64_t block = 0; block < channels; block += 16) {
+        const int64_t lanes = qc_min(16, channels - block);
+        const int64_t lane = (block % 64) / 16;
+        const int8_t *weight = p->weight + (block / 64) * groups * 256;
+        for (int64_t i = 0; i < count; i++) {
+            int32_t acc[16];
+            memcpy(acc, p->epilogue.bias + block, sizeof acc);
+            for (int64_t t = 0; t < size; t++) {
+                const uint8_t *x = taps[t] + i * step + block;
+                const int8_t *w = weight + (t / 4) * 256 + lane * 16 + t % 4;
+                for (int64_t n = 0; n < lanes; n++)
+                    acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];
+            }
+            for (int64_t n = 0; n < lanes; n++) {
+                const int64_t at = i * channels + block + n;
+                out[at] = qc_finish(&p->epilogue, acc[n], block + n, residual ? residual + at : NULL);
+            }
+        }
+    }
+}
+#else
+typedef int qc_empty_translation_unit;
+#endif

@@ -1,0 +1,117 @@
+"""OpWriter: what an emission function uses to write one operator as a C function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import sympy
+import torch
+from numpy.typing import NDArray
+from torch import fx
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of, type_of
+from qcompiler.ir.graph import QGraph, arguments
+from qcompiler.ir.types import Dim, TensorType, simplify_dim
+
+from .cprint import c_dim, c_initializer, symbols_in
+from .layout import to_storage
+from .packing import ALIGNMENT, Blob
+
+
+class OpWriter:
+    """Collects operands, constants, scratch memory and statements of one operator.
+
+    In the C function, ``c`` is the context, ``t`` the operand pointers (inputs in the order of their
+    first use, then the output), and each symbol is a local variable of its name.
+    """
+
+    def __init__(self, graph: QGraph, node: fx.Node, blob: Blob) -> None:
+        self.graph = graph
+        self.node = node
+        self.blob = blob
+        self.args: dict[str, Any] = arguments(node)
+        self.type = type_of(node)
+        self.operands: list[fx.Node] = []
+        self.lines: list[str] = []
+        self.kernels: list[str] = []
+        self.symbols: set[str] = set()
+        self.scratch: Dim = 0
+
+    def type_of(self, name: str) -> TensorType:
+        """Returns the type of the tensor argument of the given name."""
+        return type_of(self.args[name])
+
+    def tensor(self, argument: fx.Node | str) -> str:
+        """Returns the C pointer to a tensor argument, given by name or as a node."""
+        node = self.args[argument] if isinstance(argument, str) else argument
+        if node.op == "get_attr":
+            return self.array(to_storage(self.graph.constant(node)).numpy(), "uint8_t")
+        if node not in self.operands:
+            self.operands.append(node)
+        return f"t[{self.operands.index(node)}]"
+
+    @property
+    def out(self) -> str:
+        """The C pointer to the result."""
+        return "t[OUT]"
+
+    def constant(self, name: str) -> torch.Tensor:
+        """Returns the tensor of an argument that must be a constant."""
+        node = self.args[name]
+        if not isinstance(node, fx.Node) or node.op != "get_attr":
+            self.refuse(f"argument {name!r} is not a constant")
+        return self.graph.constant(node)
+
+    def array(self, values: NDArray[Any], c_type: str) -> str:
+        """Stores constant data and returns the C pointer to it."""
+        return f"(const {c_type} *)(qc_blob + {self.blob.add(values)})"
+
+    def int32(self, values: torch.Tensor) -> str:
+        """Stores an int32 tensor and returns the C pointer to it."""
+        return self.array(values.numpy().astype(np.int32), "int32_t")
+
+    def dim(self, value: Dim) -> str:
+        """Returns a dimension as a C expression."""
+        self.symbols |= symbols_in(value)
+        return c_dim(value)
+
+    def reserve(self, size: Dim) -> str:
+        """Reserves scratch bytes and returns the C expression of their offset."""
+        offset = self.scratch
+        rounded = sympy.floor((sympy.sympify(size) + ALIGNMENT - 1) / ALIGNMENT) * ALIGNMENT
+        self.scratch = simplify_dim(offset + rounded)
+        return self.dim(offset)
+
+    def block(self, c_type: str, fields: Mapping[str, Any], name: str = "p") -> None:
+        """Declares a parameter block."""
+        for value in fields.values():
+            self._note(value)
+        self.lines.append(f"const {c_type} {name} = {{\n{c_initializer(fields)}\n    }};")
+
+    def call(self, kernel: str, *args: str, context: str = "c") -> None:
+        """Calls a kernel with the context and the given C arguments."""
+        self.kernels.append(kernel)
+        self.lines.append(f"{kernel}({', '.join((context, *args))});")
+
+    def refuse(self, problem: str) -> None:
+        """Raises QC0203 for this operator."""
+        raise QCompilerError(
+            "QC0203",
+            f"{self.node.target}: {problem}",
+            node=self.node.name,
+            source=origin_of(self.node).source,
+            remedy="choose another target, or keep this operator in float with strict=False",
+        )
+
+    def _note(self, value: Any) -> None:
+        if isinstance(value, Mapping):
+            for item in value.values():
+                self._note(item)
+        elif isinstance(value, (list, tuple)):
+            for item in value:
+                self._note(item)
+        else:
+            self.symbols |= symbols_in(value)

@@ -1,0 +1,148 @@
+"""Packs weights and epilogue parameters into the blob that a program reads at run time."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+ALIGNMENT = 64
+PANEL = 16
+DEPTHWISE_BLOCK = 64
+
+Int8Array = NDArray[np.int8]
+Int32Array = NDArray[np.int32]
+
+
+class Blob:
+    """The constant data of a program: 64-byte aligned arrays, equal ones stored once."""
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._places: dict[bytes, int] = {}
+
+    def add(self, array: NDArray[np.generic]) -> int:
+        """Stores an array and returns its byte offset."""
+        content = np.ascontiguousarray(array).tobytes()
+        place = self._places.get(content)
+        if place is None:
+            self._data.extend(bytes(-len(self._data) % ALIGNMENT))
+            place = len(self._data)
+            self._places[content] = place
+            self._data.extend(content)
+        return place
+
+    def finish(self) -> bytes:
+        """Returns the blob with readable slack after the last array."""
+        return bytes(self._data) + bytes(ALIGNMENT)
+
+
+class Products(NamedTuple):
+    """Weights and per-channel parameters of a product in packed form.
+
+    ``scale`` is None where the fp32 round-down path of the epilogue would not be exact.
+    """
+
+    weight: Int8Array
+    bias: Int32Array
+    multiplier: Int32Array | None
+    shift: Int32Array | None
+    scale: NDArray[np.float32] | None
+
+
+def fold_zero_point(weight: Int8Array, bias: Int32Array, x_zero_point: int) -> Int32Array:
+    """Returns bias' = bias - (z + 128) * sum(w), for activations stored as q + 128 (7.3)."""
+    sums = weight.reshape(weight.shape[0], -1).astype(np.int64).sum(axis=1)
+    folded = bias.astype(np.int64) - (x_zero_point + 128) * sums
+    return folded.astype(np.int32)  # wraps modulo 2**32, as the accumulator does
+
+
+def accumulator_bound(
+    weight: Int8Array, bias: Int32Array, x_zero_point: int
+) -> NDArray[np.int64]:
+    """Returns a bound of |acc| per output channel over all int8 inputs (7.1)."""
+    norms = np.abs(weight.reshape(weight.shape[0], -1).astype(np.int64)).sum(axis=1)
+    reach = max(127 - x_zero_point, x_zero_point + 128)
+    bound: NDArray[np.int64] = norms * reach + np.abs(bias.astype(np.int64))
+    return bound
+
+
+def round_down_scale(
+    multiplier: Int32Array, shift: Int32Array, bound: NDArray[np.int64]
+) -> NDArray[np.float32] | None:
+    """Returns the fp32 multipliers, or None where the round-down path is not exact (section 4).
+
+    Exact needs, in every channel: m % 128 == 0, M <= 1/2, and M >= 2**-15 or |acc| <= 2**24.
+    """
+    m = multiplier.astype(np.int64)
+    real = np.ldexp(m.astype(np.float64), -shift.astype(np.int64).astype(np.int32))
+    small_enough = (real >= 2.0**-15) | (bound <= 2**24) | (m == 0)
+    if not bool(np.all((m % 128 == 0) & (real <= 0.5) & small_enough)):
+        return None
+    return real.astype(np.float32)
+
+
+def _per_channel(values: torch.Tensor, channels: int) -> Int32Array:
+    array: Int32Array = np.broadcast_to(values.numpy().reshape(-1), (channels,)).astype(np.int32)
+    return array
+
+
+def _pad_groups(values: NDArray[np.generic], groups: int, unit: int) -> NDArray[np.generic]:
+    """Pads each group's channels with zeros to a multiple of ``unit``."""
+    grouped = values.reshape(groups, -1)
+    return np.pad(grouped, ((0, 0), (0, -grouped.shape[1] % unit))).reshape(-1)
+
+
+def pack_panels(weight: Int8Array, groups: int) -> Int8Array:
+    """Packs [Cout, Cin/g, kh, kw] as [g][Cout/g/16][kh*kw][Cin/g/4][16][4], padded with zeros."""
+    out_channels, depth = weight.shape[:2]
+    taps = int(np.prod(weight.shape[2:], dtype=np.int64))
+    per_group = out_channels // groups
+    grouped = weight.reshape(groups, per_group, depth, taps).transpose(0, 1, 3, 2)
+    padded = np.pad(grouped, ((0, 0), (0, -per_group % PANEL), (0, 0), (0, -depth % 4)))
+    panels, quads = padded.shape[1] // PANEL, padded.shape[3] // 4
+    split = padded.reshape(groups, panels, PANEL, taps, quads, 4)
+    return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
+
+
+def pack_depthwise(weight: Int8Array) -> Int8Array:
+    """Packs [C, 1, kh, kw] as [C/64][taps/4][part][lane][4 channels][4 taps].
+
+    Channel 16 * lane + 4 * part + i of a block stands where byte and word interleaving of four
+    taps puts it, so that the kernel needs no further shuffles.
+    """
+    channels = weight.shape[0]
+    flat = weight.reshape(channels, -1)
+    padded = np.pad(flat, ((0, -channels % DEPTHWISE_BLOCK), (0, -flat.shape[1] % 4)))
+    split = padded.reshape(-1, 4, 4, 4, padded.shape[1] // 4, 4)  # block, lane, part, i, group, tap
+    return np.ascontiguousarray(split.transpose(0, 4, 2, 1, 3, 5))
+
+
+def pack_products(
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    requant: tuple[torch.Tensor, torch.Tensor] | None,
+    x_zero_point: int,
+    groups: int,
+    *,
+    depthwise: bool,
+) -> Products:
+    """Packs the constants of a convolution or linear layer (a 1x1 convolution)."""
+    w, b = weight.numpy(), bias.numpy()
+    channels = w.shape[0]
+    unit_groups, unit = (1, DEPTHWISE_BLOCK) if depthwise else (groups, PANEL)
+
+    def pad(values: NDArray[np.generic]) -> NDArray[np.generic]:
+        return _pad_groups(values, unit_groups, unit)
+
+    packed = pack_depthwise(w) if depthwise else pack_panels(w, groups)
+    folded = pad(fold_zero_point(w, b, x_zero_point)).astype(np.int32)
+    if requant is None:
+        return Products(packed, folded, None, None, None)
+    m, s = (_per_channel(v, channels) for v in requant)
+    scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
+    shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
+    padded_scale = None if scale is None else pad(scale).astype(np.float32)
+    return Products(packed, folded, pad(m).astype(np.int32), shifts, padded_scale)

@@ -1,0 +1,120 @@
+"""Small graphs of integer operators, and their comparison with the reference implementation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import fx
+
+import qcompiler.ir.integer_ops  # noqa: F401  # defines the operators
+from qcompiler.backends.cpu.isa import Isa, supported_levels
+from qcompiler.backends.native.emitter import emit, plan_sequentially
+from qcompiler.backends.native.runtime import NativeProgram
+from qcompiler.backends.native.toolchain import build
+from qcompiler.ir.annotations import set_type
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.stages import Stage
+from qcompiler.ir.types import TensorType
+
+LEVELS: tuple[Isa, ...] = supported_levels()
+
+
+@dataclass(frozen=True)
+class Const:
+    """Marks an argument that becomes a constant of the graph."""
+
+    tensor: torch.Tensor
+
+
+@dataclass(frozen=True)
+class Case:
+    """One operator call; bare tensors among the arguments become inputs of the graph."""
+
+    op: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+
+def case(op: str, *args: Any, **kwargs: Any) -> Case:
+    """Returns a call of a qcompiler operator."""
+    return Case(op, args, kwargs)
+
+
+def build_graph(cases: Iterable[Case]) -> tuple[QGraph, list[torch.Tensor]]:
+    """Returns a graph that computes all cases side by side, and its inputs."""
+    graph = fx.Graph()
+    module = torch.nn.Module()
+    inputs: list[torch.Tensor] = []
+    calls: list[tuple[Case, Any, Any]] = []
+
+    def argument(value: Any) -> Any:
+        if isinstance(value, Const):
+            name = f"const_{len(module.state_dict())}"
+            module.register_buffer(name, value.tensor)
+            node = graph.get_attr(name)
+            set_type(node, TensorType(value.tensor.dtype, tuple(value.tensor.shape)))
+            return node
+        if isinstance(value, torch.Tensor):
+            node = graph.placeholder(f"x{len(inputs)}")
+            set_type(node, TensorType(value.dtype, tuple(value.shape)))
+            inputs.append(value)
+            return node
+        if isinstance(value, list) and value and isinstance(value[0], (torch.Tensor, Const)):
+            return [argument(v) for v in value]
+        return value
+
+    for one in cases:
+        args = tuple(argument(a) for a in one.args)
+        calls.append((one, args, {k: argument(v) for k, v in one.kwargs.items()}))
+    graph.output(())
+    wrapped = QGraph(fx.GraphModule(module, graph), Stage.TARGETED)
+    results = []
+    last = next(n for n in reversed(wrapped.module.graph.nodes) if n.op == "output")
+    copies = dict(zip(graph.nodes, wrapped.module.graph.nodes, strict=True))
+
+    def rename(value: Any) -> Any:
+        return fx.node.map_arg(value, copies.__getitem__)
+
+    for one, args, kwargs in calls:
+        target = getattr(torch.ops.qcompiler, one.op).default
+        results.append(wrapped.call(target, rename(args), rename(kwargs), before=last))
+    last.args = (tuple(results),)
+    wrapped.recompile()
+    return wrapped, inputs
+
+
+def compile_graph(graph: QGraph, isa: Isa) -> NativeProgram:
+    """Builds a graph for one instruction set with a plan that reuses nothing."""
+    sources = emit(graph, plan_sequentially(graph))
+    return NativeProgram(graph, sources.ops, build(sources.files, isa.flags), sources.blob)
+
+
+def check(cases: Sequence[Case], levels: Iterable[Isa] = LEVELS) -> None:
+    """Asserts that every case gives the reference's integers on every level and thread count."""
+    graph, inputs = build_graph(cases)
+    expected = graph.run(*inputs)
+    for isa in levels:
+        program = compile_graph(graph, isa)
+        for threads in (1, 2, 4):
+            got = program.run(inputs, threads)
+            for one, want, have in zip(cases, expected, got, strict=True):
+                same = torch.equal(want, have)
+                assert same, f"{isa.name} x{threads}: {describe(one, want, have)}"
+
+
+def describe(one: Case, want: torch.Tensor, have: torch.Tensor) -> str:
+    """Returns the call and its first differing element."""
+    def text(value: Any) -> str:
+        value = value.tensor if isinstance(value, Const) else value
+        return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else str(value)
+
+    arguments = ", ".join([*map(text, one.args), *(f"{k}={text(v)}" for k, v in one.kwargs.items())])
+    wrong = (want != have).nonzero()
+    at = tuple(wrong[0].tolist()) if len(wrong) else ()
+    return (
+        f"{one.op}({arguments}): {len(wrong)} of {want.numel()} differ,"
+        f" first at {at}: {want[at].item()} expected, got {have[at].item()}"
+    )
