@@ -21,7 +21,7 @@ _OPTION = re.compile(r"([a-z_][a-z0-9_]*)=((?:\"[^\"]*\"|[^\s}\"])+)")
 def format_pass(value: Any) -> str:
     """Returns the text of a frozen dataclass with a ``name``, as ``allocate-bits{budget=4.5}``."""
     shown = [
-        f"{f.name}={_format_value(getattr(value, f.name))}"
+        f"{f.name}={format_value(getattr(value, f.name))}"
         for f in fields(value)
         if getattr(value, f.name) != _default(f)
     ]
@@ -36,13 +36,14 @@ def _default(field: Field[Any]) -> Any:
     return MISSING
 
 
-def _format_value(value: Any) -> str:
+def format_value(value: Any) -> str:
+    """Returns the text of an option's value."""
     if value is None:
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ",".join(_format_value(v) for v in value) or '""'
+        return ",".join(format_value(v) for v in value) or '""'
     if isinstance(value, str):
         plain = re.fullmatch(r"[A-Za-z0-9_.:\-]+", value) and value != "none"
         return value if plain else f'"{value}"'
