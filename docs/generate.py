@@ -73,7 +73,7 @@ def _ops() -> Iterator[str]:
     yield "# Operators"
     yield ""
     yield "The signatures are those of `torch.library`; [numerics.md](../numerics.md) derives the"
-    yield "arithmetic. `int[4] padding` is (top, bottom, left, right), an `int[2]` is (height, width)."
+    yield "arithmetic. `int[4] padding` is (top, bottom, left, right), `int[2]` (height, width)."
     yield from ("", "## Integer operators", "")
     yield "Exact on integers. A program for a target consists of these alone."
     for name, op in sorted(INTEGER_OPS.items()):
@@ -95,8 +95,8 @@ def _op(name: str, schema: str, text: str | None) -> Iterator[str]:
 def _errors() -> Iterator[str]:
     yield "# Errors"
     yield ""
-    yield "Each error names the rule that was broken, what broke it, the node and the line of the"
-    yield "user's model where there is one, and a remedy; `qcompiler explain-error CODE` prints the rule."
+    yield "Each error names the rule that was broken, what broke it, a remedy, and where there is one"
+    yield "the node and the line of the user's model; `qcompiler explain-error CODE` prints the rule."
     for block, title in _BLOCKS.items():
         yield from ("", f"## {title}", "", "| code | rule |", "| --- | --- |")
         yield from (f"| {code} | {rule} |" for code, rule in CATALOG.items() if code[:4] == block)
