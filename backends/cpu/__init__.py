@@ -1,1 +1,7 @@
-"""The host x86 target: instruction-set levels and the datasheet."""
+"""The host CPU target: instruction-set levels and the datasheet."""
+
+from qcompiler.backends.cpu.target import CpuTarget
+
+TARGET = CpuTarget
+
+__all__ = ["TARGET", "CpuTarget"]

@@ -12,7 +12,7 @@ from sympy.printing.c import C99CodePrinter
 from qcompiler.ir.types import Dim, simplify_dim
 
 
-class _DimPrinter(C99CodePrinter):
+class _DimPrinter(C99CodePrinter):  # type: ignore[misc]  # sympy has no annotations
     """Prints integer expressions of positive symbols with 64-bit integer operations only."""
 
     def _print_Integer(self, expr: sympy.Integer) -> str:

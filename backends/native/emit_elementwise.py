@@ -7,12 +7,11 @@ from typing import Any
 
 import torch
 
+from qcompiler.backends.native.emit_movement import broadcast_strides
+from qcompiler.backends.native.emit_products import bytes_clamp, store_table
+from qcompiler.backends.native.layout import is_interleaved, strides_of
+from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
-
-from .emit_movement import broadcast_strides
-from .emit_products import bytes_clamp, store_table
-from .layout import is_interleaved, strides_of
-from .op_writer import OpWriter
 
 
 def _product(sizes: Sequence[Dim]) -> Dim:
@@ -51,14 +50,14 @@ def emit_requantize(op: OpWriter) -> None:
     """Emits requantize of accumulators or codes, per tensor or per channel."""
     x = op.type_of("x")
     multiplier, shift = op.constant("multiplier"), op.constant("shift")
-    outer, channels, inner = op.type.numel(), multiplier.numel(), 1
-    if channels == 1:
-        outer, inner = 1, op.type.numel()  # type: ignore[assignment]  # a dimension may be symbolic
-    else:
+    channels = multiplier.numel()
+    outer: Dim = 1
+    inner: Dim = op.type.numel()
+    if channels > 1:
         order = (0, 2, 3, 1) if is_interleaved(x) else range(x.rank)
         at = list(order).index(op.args["axis"] % x.rank)
         stored = [x.shape[d] for d in order]
-        outer, inner = _product(stored[:at]), _product(stored[at + 1 :])  # type: ignore[assignment]
+        outer, inner = _product(stored[:at]), _product(stored[at + 1 :])
     wide = x.dtype == torch.int32
     fields = {
         **{"outer": outer, "channels": channels, "inner": inner},

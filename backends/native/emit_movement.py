@@ -8,11 +8,10 @@ from typing import Any
 
 from torch import fx
 
+from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
+from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
-
-from .layout import is_interleaved, row_major_strides, strides_of
-from .op_writer import OpWriter
 
 
 def copy_fields(

@@ -8,13 +8,12 @@ import numpy as np
 import torch
 from torch import fx
 
+from qcompiler.backends.native.emit_movement import copy_fields
+from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
+from qcompiler.backends.native.op_writer import OpWriter
+from qcompiler.backends.native.packing import Products, pack_products, round_down_scale
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
-
-from .emit_movement import copy_fields
-from .layout import is_interleaved, row_major_strides, strides_of
-from .op_writer import OpWriter
-from .packing import Products, pack_products, round_down_scale
 
 SLACK = 64
 

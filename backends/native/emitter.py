@@ -12,17 +12,16 @@ import jinja2
 import sympy
 from torch import fx
 
+from qcompiler.backends.native import emit_elementwise as elementwise
+from qcompiler.backends.native import emit_movement as movement
+from qcompiler.backends.native import emit_products as products
+from qcompiler.backends.native.cprint import c_dim, symbols_in
+from qcompiler.backends.native.layout import to_storage
+from qcompiler.backends.native.op_writer import OpWriter
+from qcompiler.backends.native.packing import ALIGNMENT, Blob
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import Dim, simplify_dim
-
-from . import emit_elementwise as elementwise
-from . import emit_movement as movement
-from . import emit_products as products
-from .cprint import c_dim, symbols_in
-from .layout import to_storage
-from .op_writer import OpWriter
-from .packing import ALIGNMENT, Blob
 
 Emission = Callable[[OpWriter], None]
 
@@ -246,5 +245,3 @@ class _Layout:
         """Returns the call of one operator."""
         values = [*writer.operands, writer.node]
         return {"index": index, "addresses": [self.address(node) for node in values]}
-
-

@@ -11,20 +11,19 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from qcompiler.backends.native.cprint import c_dim, c_initializer, symbols_in
+from qcompiler.backends.native.layout import to_storage
+from qcompiler.backends.native.packing import ALIGNMENT, Blob
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, type_of
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
-from .cprint import c_dim, c_initializer, symbols_in
-from .layout import to_storage
-from .packing import ALIGNMENT, Blob
-
 
 class OpWriter:
     """Collects operands, constants, scratch memory and statements of one operator.
 
-    In the C function, ``c`` is the context, ``t`` the operand pointers (inputs in the order of their
+    In the C function, ``c`` is the context, ``t`` the operand pointers (inputs in order of
     first use, then the output), and each symbol is a local variable of its name.
     """
 

@@ -56,12 +56,11 @@ def fold_zero_point(weight: Int8Array, bias: Int32Array, x_zero_point: int) -> I
     """Returns bias' = bias - (z + 128) * sum(w), for activations stored as q + 128 (7.3)."""
     sums = weight.reshape(weight.shape[0], -1).astype(np.int64).sum(axis=1)
     folded = bias.astype(np.int64) - (x_zero_point + 128) * sums
-    return folded.astype(np.int32)  # wraps modulo 2**32, as the accumulator does
+    wrapped: Int32Array = folded.astype(np.int32)  # modulo 2**32, as the accumulator
+    return wrapped
 
 
-def accumulator_bound(
-    weight: Int8Array, bias: Int32Array, x_zero_point: int
-) -> NDArray[np.int64]:
+def accumulator_bound(weight: Int8Array, bias: Int32Array, x_zero_point: int) -> NDArray[np.int64]:
     """Returns a bound of |acc| per output channel over all int8 inputs (7.1)."""
     norms = np.abs(weight.reshape(weight.shape[0], -1).astype(np.int64)).sum(axis=1)
     reach = max(127 - x_zero_point, x_zero_point + 128)

@@ -5,22 +5,24 @@ from __future__ import annotations
 import ctypes
 import os
 import tempfile
+import threading
+import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import sympy
 import torch
 from torch import fx
 
+from qcompiler.backends.native.emitter import OpDescriptor
+from qcompiler.backends.native.layout import empty_storage, from_storage, to_storage
+from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType
-
-from .emitter import OpDescriptor
-from .layout import empty_storage, from_storage, to_storage
-from .packing import ALIGNMENT
 
 SLACK = 64
 _ISLAND_TYPE = ctypes.CFUNCTYPE(
@@ -37,6 +39,7 @@ class NativeProgram:
         self.graph = graph
         self.ops = tuple(ops)
         self.symbols = tuple(graph.symbols)
+        self._index = {op.node: i for i, op in enumerate(self.ops)}
         self._nodes = {node.name: node for node in graph.nodes}
         self._inputs = [type_of(node) for node in graph.inputs]
         self._outputs = [type_of(node) for node in graph.results]
@@ -49,7 +52,7 @@ class NativeProgram:
         if hasattr(self._library, "qc_set_island"):
             self._island = _ISLAND_TYPE(self._run_island)
             self._library.qc_set_island(self._island)
-        self._island_error: BaseException | None = None
+        self._failure = threading.local()
 
     def bind(self, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
         """Returns the symbols' values that the inputs' shapes give.
@@ -72,8 +75,30 @@ class NativeProgram:
                 _reject(f"input {i} has shape {tuple(given.shape)}, not {wanted}")
         return values
 
-    def run(self, inputs: Sequence[torch.Tensor], threads: int = 1) -> tuple[torch.Tensor, ...]:
+    def run(self, inputs: Sequence[torch.Tensor], threads: int = 1) -> list[torch.Tensor]:
         """Runs the program on CPU tensors and returns its results."""
+        return self._run(inputs, threads, None)
+
+    def time_ops(
+        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
+    ) -> dict[str, float]:
+        """Returns each node's least time in microseconds over a number of runs."""
+        least = [float("inf")] * len(self.ops)
+        for _ in range(repeats):
+            ends = (ctypes.c_int64 * (len(self.ops) + 1))()
+            before = time.monotonic_ns()
+            self._run(inputs, threads, ends)
+            starts = [before, *ends]
+            for i in range(len(self.ops)):
+                least[i] = min(least[i], (ends[i] - starts[i]) / 1000)
+        return {op.node: least[i] for i, op in enumerate(self.ops)}
+
+    def _run(
+        self,
+        inputs: Sequence[torch.Tensor],
+        threads: int,
+        times: ctypes.Array[ctypes.c_int64] | None,
+    ) -> list[torch.Tensor]:
         values = self.bind(inputs)
         symbols = self._symbols(values)
         stored = [to_storage(x) for x in inputs]
@@ -85,24 +110,20 @@ class NativeProgram:
             arena = pool.pop()
         except IndexError:
             arena = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
-        start = -(-arena.data_ptr() // ALIGNMENT) * ALIGNMENT
+        start = ctypes.c_void_p(-(-arena.data_ptr() // ALIGNMENT) * ALIGNMENT)
         status = self._library.qc_run(
-            symbols, _pointers(stored), _pointers(results), ctypes.c_void_p(start), threads
+            symbols, _pointers(stored), _pointers(results), start, threads, times
         )
         pool.append(arena)
         self._check(status)
         triples = zip(results, self._outputs, shapes, strict=True)
-        return tuple(from_storage(r, t, s) for r, t, s in triples)
+        return [from_storage(r, t, s) for r, t, s in triples]
 
-    def run_op(
-        self,
-        index: int,
-        operands: Sequence[torch.Tensor],
-        values: Mapping[str, int],
-        threads: int = 1,
-    ) -> torch.Tensor:
+    def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int = 1) -> torch.Tensor:
         """Runs one operator on logical values, in the order of its descriptor's operands."""
-        result = type_of(self._nodes[self.ops[index].node])
+        index = self._index[node]
+        values = _solve([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
+        result = type_of(self._nodes[node])
         shape = result.bind(values)
         stored = [_with_slack(to_storage(x)) for x in operands]
         out = empty_storage(result, shape)
@@ -117,7 +138,8 @@ class NativeProgram:
     def _check(self, status: int) -> None:
         if status == 0:
             return
-        error, self._island_error = self._island_error, None
+        error: BaseException | None = getattr(self._failure, "error", None)
+        self._failure.error = None
         if error is not None:
             raise error
         message = f"the native program failed with status {status}"
@@ -136,24 +158,34 @@ class NativeProgram:
             node = self._nodes[op.node]
             held: dict[fx.Node, torch.Tensor] = {}
             for i, name in enumerate(op.operands):
-                held[self._nodes[name]] = _view(
-                    operands[i], type_of(self._nodes[name]), values
-                )
+                held[self._nodes[name]] = _view(operands[i], type_of(self._nodes[name]), values)
             result = _call(self.graph, node, held)
             _copy_back(operands[len(op.operands)], type_of(node), result, values)
-        except BaseException as error:  # noqa: BLE001  # C cannot carry it; _check raises it again
-            self._island_error = error
+        except BaseException as error:  # C cannot carry it; _check raises it again
+            self._failure.error = error
             return -3
         return 0
+
+
+def _solve(types: Sequence[TensorType], tensors: Sequence[torch.Tensor]) -> dict[str, int]:
+    """Returns the symbols' values for which the types have the tensors' shapes."""
+    values: dict[str, int] = {}
+    for tensor_type, tensor in zip(types, tensors, strict=True):
+        for dim, size in zip(tensor_type.shape, tensor.shape, strict=True):
+            if isinstance(dim, int) or len(dim.free_symbols) != 1:
+                continue
+            (unknown,) = dim.free_symbols
+            solutions = [size] if dim == unknown else sympy.solve(dim - size, unknown)
+            if str(unknown) not in values and solutions:
+                values[str(unknown)] = int(solutions[0])
+    return values
 
 
 def _call(graph: QGraph, node: fx.Node, held: Mapping[fx.Node, torch.Tensor]) -> torch.Tensor:
     def value(used: fx.Node) -> torch.Tensor:
         return graph.constant(used) if used.op == "get_attr" else held[used]
 
-    function = node.target
-    if not isinstance(function, Callable):  # type: ignore[arg-type]  # a call's target
-        raise TypeError(node.name)
+    function: Any = node.target
     with torch.no_grad():
         args, kwargs = fx.node.map_arg((node.args, node.kwargs), value)
         result: torch.Tensor = function(*args, **kwargs)

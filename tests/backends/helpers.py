@@ -107,11 +107,13 @@ def check(cases: Sequence[Case], levels: Iterable[Isa] = LEVELS) -> None:
 
 def describe(one: Case, want: torch.Tensor, have: torch.Tensor) -> str:
     """Returns the call and its first differing element."""
+
     def text(value: Any) -> str:
         value = value.tensor if isinstance(value, Const) else value
         return str(tuple(value.shape)) if isinstance(value, torch.Tensor) else str(value)
 
-    arguments = ", ".join([*map(text, one.args), *(f"{k}={text(v)}" for k, v in one.kwargs.items())])
+    named = [f"{key}={text(value)}" for key, value in one.kwargs.items()]
+    arguments = ", ".join([*map(text, one.args), *named])
     wrong = (want != have).nonzero()
     at = tuple(wrong[0].tolist()) if len(wrong) else ()
     return (
