@@ -95,8 +95,9 @@ def _op(name: str, schema: str, text: str | None) -> Iterator[str]:
 def _errors() -> Iterator[str]:
     yield "# Errors"
     yield ""
-    yield "Each error names the rule that was broken, what broke it, a remedy, and where there is one"
-    yield "the node and the line of the user's model; `qcompiler explain-error CODE` prints the rule."
+    yield "Each error names the rule that was broken, what broke it, a remedy, and where there is"
+    yield "one the node and the line of the user's model. `qcompiler explain-error CODE` prints the"
+    yield "rule."
     for block, title in _BLOCKS.items():
         yield from ("", f"## {title}", "", "| code | rule |", "| --- | --- |")
         yield from (f"| {code} | {rule} |" for code, rule in CATALOG.items() if code[:4] == block)

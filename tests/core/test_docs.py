@@ -1,4 +1,4 @@
-"""The documentation is true: its Python runs, its links lead somewhere, generated pages are current."""
+"""The documentation is true: its Python runs, links lead to files, generated pages are current."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _CODE = re.compile(r"^(?:```python|<!-- (?:setup|check))\n(.*?)^(?:```|-->)$", r
 
 
 def _code_at_its_lines(text: str) -> str:
-    """Returns a page's code with blank lines for the prose, so that errors name the page's lines."""
+    """Returns a page's code with blank lines for the prose: errors name the page's lines."""
     lines = [""] * (text.count("\n") + 1)
     for block in _CODE.finditer(text):
         first = text.count("\n", 0, block.start(1))
