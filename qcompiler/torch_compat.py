@@ -17,17 +17,22 @@ from torch.fx.experimental.symbolic_shapes import (
     ShapeEnv,
     StatelessSymbolicContext,
 )
+from torch.utils._sympy.functions import FloorDiv, Mod, PythonMod
 
 from qcompiler.ir.types import Dim, SymbolRange, TensorType, evaluate_dim, simplify_dim, symbol
 
 __all__ = [
     "FakeTensor",
+    "FloorDiv",
     "GuardOnDataDependentSymNode",
     "HigherOrderOperator",
+    "Mod",
     "OpOverload",
+    "PythonMod",
     "ShapeInference",
     "TorchDynamoException",
     "UserError",
+    "symbol_of",
     "symbolic_dim",
 ]
 
@@ -41,6 +46,12 @@ def symbolic_dim(size: object, names: Mapping[sympy.Symbol, str]) -> Dim:
         return size
     expr = size.node.expr  # type: ignore[attr-defined]  # SymInt has no public access to it
     return simplify_dim(expr.subs({s: symbol(name) for s, name in names.items()}))
+
+
+def symbol_of(size: object) -> sympy.Symbol | None:
+    """Returns torch's symbol of a size that is one; None for a number or an expression."""
+    expr = None if isinstance(size, int) else size.node.expr  # type: ignore[attr-defined]  # as above
+    return expr if isinstance(expr, sympy.Symbol) else None
 
 
 class ShapeInference:

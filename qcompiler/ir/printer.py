@@ -19,6 +19,7 @@ from qcompiler.ir.annotations import has_type, origin_of, quant_of, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.records import FORMAT_VERSION, FUNCTION_NAMES, RECORD_NAMES, TORCH_WORDS, required
 from qcompiler.ir.types import TensorType
+from qcompiler.runtime.memory import MemoryPlan
 from qcompiler.torch_compat import OpOverload
 
 # Longer lists of facts, such as the scales of a weight, stand in lines of their own at the end.
@@ -76,10 +77,19 @@ def _body(graph: QGraph) -> Iterator[str]:
     tables: dict[str, int] = {}
     for node in graph.module.graph.nodes:
         yield _line(node, tables)
+    if graph.memory_plan is not None:
+        yield ""
+        yield from _memory(graph.memory_plan)
     if tables:
         yield ""
     for text, number in tables.items():
         yield f"${number} = {text}"
+
+
+def _memory(plan: MemoryPlan) -> Iterator[str]:
+    yield f"memory size {plan.size}, peak {plan.peak}, example_size {plan.example_size}"
+    for name, offset in plan.offsets.items():
+        yield f"memory {_quoted(name)} at {offset}"
 
 
 def _line(node: fx.Node, tables: dict[str, int] | None) -> str:
