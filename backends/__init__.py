@@ -9,7 +9,7 @@ if __name__ != "qcompiler.backends":
 # Registry group -> name -> "module:attribute", in the form of package entry points.
 ENTRY_POINTS: dict[str, dict[str, str]] = {
     "qcompiler.targets": {
-        "cpu": "qcompiler.backends.cpu:TARGET",
-        "reference": "qcompiler.backends.reference:TARGET",
+        "cpu": "qcompiler.backends.cpu.target:CpuTarget",
+        "reference": "qcompiler.backends.reference.target:ReferenceTarget",
     },
 }

@@ -7,6 +7,7 @@ needs them, so that ``qcompiler --help`` answers at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,7 @@ from qcompiler import __version__, registry
 from qcompiler.errors import CATALOG, QCompilerError, nearest
 
 if TYPE_CHECKING:
+    from qcompiler.passmgr.describe import Option, PassDescription
     from qcompiler.program import Program
 
 app = typer.Typer(
@@ -143,14 +145,15 @@ def passes(
     name: Annotated[str | None, typer.Argument(help="Show this pass in full.")] = None,
 ) -> None:
     """List the registered passes."""
+    from qcompiler.passmgr.describe import describe_pass
+
     if name is not None:
-        _show(registry.PASSES, name)
+        _show_pass(describe_pass(name))
         return
     table = Table("pass", "what it does", "owner", box=None, pad_edge=False)
     for known in registry.names(registry.PASSES):
-        described = registry.load(registry.PASSES, known)
-        owner = registry.owner(registry.PASSES, known)
-        table.add_row(known, escape(_first_sentence(described)), owner)
+        described = describe_pass(known)
+        table.add_row(known, escape(described.summary), described.owner)
     _out().print(table)
 
 
@@ -159,14 +162,15 @@ def targets(
     name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,
 ) -> None:
     """List the registered targets."""
+    from qcompiler.passmgr.describe import target_class
+
     if name is not None:
-        _show(registry.TARGETS, name)
+        _show_target(name)
         return
     table = Table("target", "what it is", "owner", box=None, pad_edge=False)
     for known in registry.names(registry.TARGETS):
-        described = registry.load(registry.TARGETS, known)
         owner = registry.owner(registry.TARGETS, known)
-        table.add_row(known, escape(_first_sentence(described)), owner)
+        table.add_row(known, escape(target_class(known).summary), owner)
     _out().print(table)
 
 
@@ -236,15 +240,32 @@ def _load(path: Path, threads: int | None = None) -> Program:
     return program
 
 
-def _first_sentence(described: object) -> str:
-    text = getattr(described, "summary", None) or described.__doc__ or ""
-    return str(text).strip().partition("\n")[0]
-
-
-def _show(group: str, name: str) -> None:
-    import inspect
-
-    described = registry.load(group, name)
+def _show_pass(described: PassDescription) -> None:
     console = _out()
-    console.print(f"{name} (of {registry.owner(group, name)})\n", highlight=False)
-    console.print(inspect.getdoc(described) or "", markup=False, highlight=False)
+    console.print(f"{described.name} (of {described.owner})\n", highlight=False)
+    console.print(described.text, markup=False, highlight=False)
+    console.print(f"\nneeds {described.needs}; gives {described.gives}", highlight=False)
+    _show_options(described.options)
+
+
+def _show_target(name: str) -> None:
+    from qcompiler.passmgr.describe import options_of, target_class
+
+    described = target_class(name)
+    console = _out()
+    owner = registry.owner(registry.TARGETS, name)
+    console.print(f"{name} (of {owner}): {described.summary}\n", highlight=False)
+    table = Table("operator", "kernels", "note", box=None, pad_edge=False)
+    for op in described.ops:
+        table.add_row(op.name, ", ".join(op.kernels), escape(op.note))
+    console.print(table)
+    _show_options(options_of(described))
+
+
+def _show_options(options: Sequence[Option]) -> None:
+    if not options:
+        return
+    table = Table("option", "type", "default", box=None, pad_edge=False)
+    for option in options:
+        table.add_row(option.name, escape(option.type), escape(option.default or ""))
+    _out().print("", table)
