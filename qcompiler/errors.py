@@ -14,6 +14,9 @@ CATALOG: dict[str, str] = {
     "QC0105": "parameters and buffers are finite",
     "QC0106": "calibration data and the activations they cause are finite",
     "QC0107": "a model is an nn.Module, an ExportedProgram or a path to a .pt2 file",
+    "QC0108": "the forward method changes neither its inputs nor the model's state",
+    "QC0109": "parameters, buffers and inputs that the model computes with are float32",
+    "QC0110": "dynamic_shapes names dimensions of the model's inputs",
     # QC02xx: operators
     "QC0201": "each operator has an integer form on the target (strict=True)",
     "QC0202": "each operator is a normalized one or has a conversion to normalized ones",

@@ -50,7 +50,7 @@ def symbolic_dim(size: object, names: Mapping[sympy.Symbol, str]) -> Dim:
 
 def symbol_of(size: object) -> sympy.Symbol | None:
     """Returns torch's symbol of a size that is one; None for a number or an expression."""
-    expr = None if isinstance(size, int) else size.node.expr  # type: ignore[attr-defined]  # as above
+    expr = getattr(getattr(size, "node", None), "expr", None)
     return expr if isinstance(expr, sympy.Symbol) else None
 
 

@@ -12,6 +12,7 @@ from torch import fx
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import Origin, has_type, origin_of, set_origin, set_type, type_of
 from qcompiler.ir.stages import Stage
+from qcompiler.ir.structure import Structure, flat
 from qcompiler.ir.types import SymbolRange, TensorType
 from qcompiler.torch_compat import OpOverload, ShapeInference
 
@@ -23,7 +24,8 @@ class QGraph:
     """One program at one stage.
 
     ``module`` is the torch.fx GraphModule that runs; constants are its buffers, read by get_attr
-    nodes. ``properties`` holds what passes have established beyond the stage.
+    nodes. ``properties`` holds what passes have established beyond the stage; ``structure`` how the
+    user's model nests its results.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class QGraph:
         self.stage = stage
         self.properties: set[str] = set()
         self.symbols: dict[str, SymbolRange] = dict(symbols or {})
+        self.structure: Structure = flat(len(self.results))
         self.memory_plan: MemoryPlan | None = None
         self._shapes: ShapeInference | None = None
 
@@ -172,6 +175,15 @@ class QGraph:
             if not left:
                 delattr(self.module, str(node.target))
 
+    def erase_dead(self) -> int:
+        """Erases calls and constants without users and returns how many; inputs stay."""
+        count = 0
+        for node in reversed(self.nodes):
+            if not node.users and node.op in ("call_function", "get_attr"):
+                self.erase(node)
+                count += 1
+        return count
+
     def recompile(self) -> None:
         """Checks the graph's structure and regenerates the code of the module."""
         self.module.graph.lint()
@@ -184,6 +196,7 @@ class QGraph:
         nodes.output(result)
         twin = QGraph(fx.GraphModule(self.module, nodes), self.stage, self.symbols)
         twin.properties = set(self.properties)
+        twin.structure = self.structure
         twin.memory_plan = self.memory_plan
         return twin
 

@@ -186,7 +186,7 @@ FORM: tuple[Rule, ...] = (
 
 def _inferred(graph: QGraph) -> Iterator[Violation]:
     for node in graph.calls:
-        if not has_type(node):
+        if not has_type(node) or not all(map(has_type, node.all_input_nodes)):
             continue
         recorded = type_of(node)
         try:
