@@ -8,5 +8,22 @@ if __name__ != "qcompiler.passes":
 
 # Registry group -> name -> "module:attribute", in the form of package entry points.
 ENTRY_POINTS: dict[str, dict[str, str]] = {
-    "qcompiler.passes": {},
+    "qcompiler.passes": {
+        "normalize-ops": "qcompiler.passes.rewrite.normalize_ops:NormalizeOps",
+        "fold-pad": "qcompiler.passes.rewrite.fold_pad:FoldPad",
+        "fold-batch-norm": "qcompiler.passes.rewrite.fold_batch_norm:FoldBatchNorm",
+        "eliminate-dead-nodes": "qcompiler.passes.rewrite.eliminate_dead_nodes:EliminateDeadNodes",
+        "merge-common-nodes": "qcompiler.passes.rewrite.merge_common_nodes:MergeCommonNodes",
+        "collect-statistics": "qcompiler.passes.analysis.collect_statistics:CollectStatistics",
+        "propagate-ranges": "qcompiler.passes.analysis.propagate_ranges:PropagateRanges",
+        "share-qparams": "qcompiler.passes.rewrite.share_qparams:ShareQparams",
+        "quantize-weights": "qcompiler.passes.rewrite.quantize_weights:QuantizeWeights",
+        "correct-bias": "qcompiler.passes.rewrite.correct_bias:CorrectBias",
+        "lower-to-integer": "qcompiler.passes.lowering.lower_to_integer:LowerToInteger",
+        "fold-requant": "qcompiler.passes.lowering.fold_requant:FoldRequant",
+        "fuse-integer-ops": "qcompiler.passes.lowering.fuse_integer_ops:FuseIntegerOps",
+        "prove-accumulators": "qcompiler.passes.analysis.prove_accumulators:ProveAccumulators",
+        "legalize-for-target": "qcompiler.passes.lowering.legalize_for_target:LegalizeForTarget",
+        "plan-memory": "qcompiler.passes.lowering.plan_memory:PlanMemory",
+    },
 }

@@ -1,0 +1,83 @@
+"""fold-requant: one requantization where two follow each other, none where it changes nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from qcompiler.ir.annotations import qtype_of, quant_of, type_of
+from qcompiler.ir.graph import QGraph, argument, is_call
+from qcompiler.ir.stages import Stage
+from qcompiler.numerics.requant import multipliers_from_scales
+from qcompiler.passmgr.base import Gives, Needs, Pass
+from qcompiler.passmgr.context import PassContext
+
+_REQUANTIZE = torch.ops.qcompiler.requantize.default
+_PRODUCTS = (
+    torch.ops.qcompiler.conv2d.default,
+    torch.ops.qcompiler.linear.default,
+    torch.ops.qcompiler.matmul.default,
+)
+
+
+@dataclass(frozen=True)
+class FoldRequant(Pass):
+    """Merges a rescale into the requantization of the accumulator that it follows.
+
+    The value is then rounded once instead of twice. Scales are folded as exact rationals before the
+    multiplier is encoded again.
+
+    Before: ``%a = qcompiler.requantize(%acc, ...)``; ``%b = qcompiler.requantize(%a, ...)``
+    After: ``%b = qcompiler.requantize(%acc, ...)``
+    """
+
+    name: ClassVar[str] = "fold-requant"
+    needs: ClassVar[Needs] = Needs(Stage.INTEGER)
+    gives: ClassVar[Gives] = Gives()
+
+    def run(self, graph: QGraph, context: PassContext) -> bool:
+        """Folds every pair of requantizations whose inner result has no other user."""
+        changed = False
+        for outer in graph.calls:
+            inner = argument(outer, "x") if is_call(outer, _REQUANTIZE) else None
+            if is_call(inner, _REQUANTIZE) and len(inner.users) == 1:
+                acc = argument(inner, "x")
+                if is_call(acc, *_PRODUCTS):
+                    _fold(outer, inner, acc, graph)
+                    changed = True
+        return changed
+
+
+def _fold(outer: fx.Node, inner: fx.Node, acc: fx.Node, graph: QGraph) -> None:
+    scale = qtype_of(outer).exact_scale
+    multipliers, shifts = multipliers_from_scales([s / scale for s in _scales(acc, graph)])
+    replaced = [
+        graph.add_constant(torch.tensor(v, dtype=torch.int32), f"{outer.name}_{n}", outer)
+        for v, n in ((multipliers, "multiplier"), (shifts, "shift"))
+    ]
+    old = [argument(outer, "multiplier"), argument(outer, "shift")]
+    axis = argument(inner, "axis")
+    outer.args = (acc, *replaced, axis, 0, *outer.args[5:])
+    old += [argument(inner, "multiplier"), argument(inner, "shift")]
+    graph.erase(inner)
+    for node in old:
+        if not node.users:
+            graph.erase(node)
+
+
+def _scales(acc: fx.Node, graph: QGraph) -> list[Fraction]:
+    """Returns the accumulator's exact scale of each channel from its operands' scales."""
+    if is_call(acc, torch.ops.qcompiler.matmul.default):
+        a, b = argument(acc, "a"), argument(acc, "b")
+        return [qtype_of(a).exact_scale * qtype_of(b).exact_scale]
+    x_scale = qtype_of(argument(acc, "x")).exact_scale
+    weight = argument(acc, "weight")
+    found = quant_of(weight).qtype
+    if found is None:
+        message = f"the weight of {acc.name}, {type_of(weight)}, has lost its scales"
+        raise ValueError(message)
+    return [x_scale * Fraction(s) for s in found.scale]

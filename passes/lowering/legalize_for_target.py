@@ -1,0 +1,51 @@
+"""legalize-for-target: every operator has a kernel on the target, or the reason why not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.queries import is_island
+from qcompiler.ir.stages import Stage
+from qcompiler.passmgr.base import Gives, Needs, Pass
+from qcompiler.passmgr.context import PassContext
+
+
+@dataclass(frozen=True)
+class LegalizeForTarget(Pass):
+    """Checks each operator against the target's datasheet and hands the graph to the target.
+
+    Raises:
+        QCompilerError: QC0201 listing every operator that the target refuses, with its reasons.
+    """
+
+    name: ClassVar[str] = "legalize-for-target"
+    needs: ClassVar[Needs] = Needs(Stage.INTEGER, properties=("accumulators-proven",))
+    gives: ClassVar[Gives] = Gives(stage=Stage.TARGETED, preserves=("*",))
+
+    def run(self, graph: QGraph, context: PassContext) -> bool:
+        """Asks the target about each call; a graph without a target passes."""
+        if context.target is None:
+            return False
+        refused = [
+            (node, reason)
+            for node in graph.calls
+            if not is_island(node) and (reason := context.target.why_not(node))
+        ]
+        if refused:
+            lines = [
+                f"{node.name}: {reason} ({origin_of(node).source or 'no source line'})"
+                for node, reason in refused
+            ]
+            raise QCompilerError(
+                "QC0201",
+                f"{len(refused)} operators have no form on {context.target.name}:\n    "
+                + "\n    ".join(lines),
+                node=refused[0][0].name,
+                source=origin_of(refused[0][0]).source,
+                remedy="choose another target, or replace these operators in the model",
+            )
+        return False

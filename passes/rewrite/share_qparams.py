@@ -1,0 +1,197 @@
+"""share-qparams: a type for every value, from a graph of constraints solved without an order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import networkx as nx
+import torch
+from torch import fx
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of, quant_of, type_of, update_quant
+from qcompiler.ir.float_ops import float_op_of
+from qcompiler.ir.graph import QGraph, is_call
+from qcompiler.ir.intent import Fixed, Intent, SharedWith, Spec
+from qcompiler.ir.qtypes import QType
+from qcompiler.ir.queries import (
+    absorbing_clamp,
+    fixed_output,
+    is_island,
+    quantized_values,
+    value_operands,
+)
+from qcompiler.ir.stages import Stage
+from qcompiler.numerics.ranges import Range, qparams
+from qcompiler.passmgr.base import Gives, Needs, Pass
+from qcompiler.passmgr.context import PassContext
+
+
+@dataclass(frozen=True)
+class Constraint:
+    """Two values that have the same parameters; a soft one may be cut by a requantization."""
+
+    one: str
+    other: str
+    hard: bool
+
+
+@dataclass(frozen=True)
+class ShareQparams(Pass):
+    """Assigns each value a scale and a zero point; values that must agree form one group.
+
+    Data movement, max pooling and a clamp right after its producer share by necessity; the operands
+    of a concat, and a clamp of a value that is used elsewhere, share where the common range is at
+    most ``max_widening`` times the narrower one, and are requantized otherwise. Groups are the
+    connected components of the constraint graph, so the result does not depend on node order.
+
+    Raises:
+        QCompilerError: QC0301 when one group holds two different fixed parameters.
+    """
+
+    name: ClassVar[str] = "share-qparams"
+    needs: ClassVar[Needs] = Needs(Stage.CALIBRATED)
+    gives: ClassVar[Gives] = Gives(properties=("qparams-assigned",), preserves=("*",))
+
+    bits: int = 8
+    symmetric: bool = False
+    max_widening: float = 2.0
+
+    def run(self, graph: QGraph, context: PassContext) -> bool:
+        """Sets intent and QType of every quantized value."""
+        values = {node.name: node for node in quantized_values(graph)}
+        constraints = list(constraints_of(values.values()))
+        groups: nx.Graph[str] = nx.Graph()
+        groups.add_nodes_from(sorted(values))
+        groups.add_edges_from((c.one, c.other) for c in constraints if c.hard)
+        self._merge_soft(groups, values, [c for c in constraints if not c.hard])
+        scales = [self._group(sorted(g), values) for g in nx.connected_components(groups)]
+        types = {name: qtype for group in scales for name, qtype in group.items()}
+        self._widen_sums(groups, values, types)
+        shared = {c.one: c.other for c in constraints}
+        for name, node in values.items():
+            intent = quant_of(node).intent or self._intent(node, shared.get(name), types)
+            update_quant(node, qtype=types[name], intent=intent)
+        return True
+
+    def _intent(self, node: fx.Node, other: str | None, types: dict[str, QType]) -> Intent:
+        fixed = fixed_output(node)
+        if fixed is not None:
+            return Fixed(*fixed)
+        if other is not None and types[node.name] == types[other]:
+            return SharedWith(other)
+        return Spec(self.bits, symmetric=self.symmetric)
+
+    def _merge_soft(
+        self, groups: nx.Graph[str], values: dict[str, fx.Node], soft: list[Constraint]
+    ) -> None:
+        """Joins groups over soft constraints, the cheapest first, as long as it stays cheap."""
+
+        def cost(constraint: Constraint) -> tuple[float, str, str]:
+            one = self._hull(nx.node_connected_component(groups, constraint.one), values)
+            other = self._hull(nx.node_connected_component(groups, constraint.other), values)
+            first, second = sorted((constraint.one, constraint.other))
+            return _widening(one, other), first, second
+
+        waiting = soft
+        while waiting:
+            ranked = sorted((cost(c), c.one, c.other, c.hard) for c in waiting)
+            (price, *_), one, other, _ = ranked[0]
+            if price > self.max_widening:
+                return
+            joined = nx.node_connected_component(groups, one) | nx.node_connected_component(
+                groups, other
+            )
+            if len(_fixed_of(joined, values)) <= 1:
+                groups.add_edge(one, other)
+            waiting = [c for c in waiting if (c.one, c.other) != (one, other)]
+
+    def _hull(self, names: Iterable[str], values: dict[str, fx.Node]) -> Range:
+        hull = Range.unobserved()
+        for name in sorted(names):
+            if absorbing_clamp(values[name]) is None:
+                hull = hull.join(quant_of(values[name]).range or Range.unobserved())
+        return hull.with_zero()
+
+    def _group(self, names: list[str], values: dict[str, fx.Node]) -> dict[str, QType]:
+        fixed = _fixed_of(names, values)
+        if len(fixed) > 1:
+            (one, name_one), (two, name_two) = sorted(
+                ((f, n) for f, n in fixed.items()), key=lambda item: item[1]
+            )[:2]
+            raise QCompilerError(
+                "QC0301",
+                f"{name_one} is fixed to scale {one[0]:.6g}, zero point {one[1]}, and {name_two} to "
+                f"scale {two[0]:.6g}, zero point {two[1]}, but data movement joins them",
+                node=name_one,
+                source=origin_of(values[name_one]).source,
+                remedy="fix only one of them, or separate them by an operator that requantizes",
+            )
+        if fixed:
+            ((scale, zero_point),) = fixed
+        else:
+            scale, zero_point = qparams(self._hull(names, values), self.bits, True, self.symmetric)
+        return {n: QType(self.bits, (scale,), (zero_point,)) for n in names}
+
+    def _widen_sums(
+        self, groups: nx.Graph[str], values: dict[str, fx.Node], types: dict[str, QType]
+    ) -> None:
+        """Raises the scale of a sum that is over 255 times finer than an operand's.
+
+        The integer add encodes ratios below 2**8 (integer semantics 5.5).
+        """
+        sums = [v for v in values.values() if is_call(v, *_SUMS)]
+        for _ in range(len(sums)):
+            stable = True
+            for node in sums:
+                least = max(types[o.name].tensor_scale for o in value_operands(node)) / 255
+                own = types[node.name]
+                if own.tensor_scale < least:
+                    stable = False
+                    wider = QType(own.bits, (least,), own.zero_point)
+                    for name in nx.node_connected_component(groups, node.name):
+                        types[name] = wider
+            if stable:
+                return
+
+
+_SUMS = (torch.ops.qfloat.add.default, torch.ops.qfloat.sub.default)
+
+
+def constraints_of(values: Iterable[fx.Node]) -> Iterator[Constraint]:
+    """Yields the sharing constraints between quantized values."""
+    for node in values:
+        clamp = absorbing_clamp(node)
+        if clamp is not None:
+            yield Constraint(node.name, clamp.name, hard=True)
+        op = float_op_of(node.target) if node.op == "call_function" else None
+        if op is None or is_island(node) or op.sharing == "own":
+            continue
+        for operand in value_operands(node):
+            if not type_of(operand).is_float or absorbing_clamp(operand) is node:
+                continue
+            yield Constraint(node.name, operand.name, hard=op.sharing == "hard")
+
+
+def _fixed_of(
+    names: Iterable[str], values: dict[str, fx.Node]
+) -> dict[tuple[float, int], str]:
+    """Returns the distinct fixed parameters among values, each with the first value's name."""
+    found: dict[tuple[float, int], str] = {}
+    for name in sorted(names):
+        intent = quant_of(values[name]).intent
+        fixed = fixed_output(values[name])
+        if isinstance(intent, Fixed):
+            fixed = (intent.scale, intent.zero_point)
+        if fixed is not None and absorbing_clamp(values[name]) is None:
+            found.setdefault(fixed, name)
+    return found
+
+
+def _widening(one: Range, other: Range) -> float:
+    """Returns how much wider the common range is than the narrower of two."""
+    joined = one.join(other)
+    narrow = min(one.hi - one.lo, other.hi - other.lo)
+    return (joined.hi - joined.lo) / narrow if narrow > 0 else 1.0
