@@ -9,17 +9,14 @@ leave the other numbers alone.
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 from typing import Protocol, Self
 
 import torch
 
-from qcompiler.numerics.histogram import BinCounts
+from qcompiler.numerics.histogram import CHUNK, BinCounts
 from qcompiler.numerics.ranges import Range
-
-_BLOCK = 1 << 18
-"""Elements of a block of channel moments."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +56,7 @@ class Extremes:
         return Range.of(self.low, self.high, self.infinite + self.nan > 0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class HistogramResult:
     """The result of `Histogram`."""
 
@@ -67,7 +64,7 @@ class HistogramResult:
     bins: BinCounts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ChannelMomentsResult:
     """The result of `ChannelMoments`: float64 tensors of shape [C], moments of the finite values.
 
@@ -159,7 +156,7 @@ class MinMaxObserver:
 
     def update(self, tensor: torch.Tensor) -> None:
         """Takes the values of a tensor."""
-        self._extremes = self._extremes.join(_scan(_flat(tensor))[0])
+        self._extremes = self._extremes.join(_extremes(tensor))
 
     def merge(self, other: MinMaxObserver) -> None:
         """Takes the data of another state."""
@@ -182,7 +179,7 @@ class MovingAverageObserver:
 
     def update(self, tensor: torch.Tensor) -> None:
         """Takes the values of a tensor, one step of the average."""
-        seen = _scan(_flat(tensor))[0]
+        seen = _extremes(tensor)
         self._seen = self._seen.join(seen)
         if seen.finite:
             ends = (seen.low, seen.high)
@@ -227,10 +224,11 @@ class HistogramObserver:
 
     def update(self, tensor: torch.Tensor) -> None:
         """Takes the values of a tensor."""
-        extremes, finite = _scan(_flat(tensor))
-        self._extremes = self._extremes.join(extremes)
-        if extremes.finite:
-            self._bins = self._bins.counting(finite, extremes.magnitude)
+        for chunk in _chunks(tensor):
+            extremes, finite = _scan(chunk)
+            self._extremes = self._extremes.join(extremes)
+            if extremes.finite:
+                self._bins = self._bins.counting(finite, extremes.magnitude)
 
     def merge(self, other: HistogramObserver) -> None:
         """Takes the data of another state."""
@@ -256,13 +254,13 @@ class ChannelMomentsObserver:
             ValueError: when the number of channels differs from that of earlier data.
         """
         if tensor.numel():
-            for block in _channel_blocks(tensor.detach(), self._axis):
-                self._join(_channel_moments(block))
+            blocks = _channel_blocks(tensor.detach(), self._axis)
+            self._append([_channel_moments(block) for block in blocks])
 
     def merge(self, other: ChannelMomentsObserver) -> None:
         """Takes the data of another state."""
         if other._result is not None:
-            self._join(other._result)
+            self._append([other._result])
 
     def result(self) -> ChannelMomentsResult:
         """Returns the moments of the data so far; tensors of no channel without data."""
@@ -271,35 +269,30 @@ class ChannelMomentsObserver:
         none = torch.zeros(0, dtype=torch.float64)
         return ChannelMomentsResult(none, none, none, none, none, none, 0)
 
-    def _join(self, new: ChannelMomentsResult) -> None:
-        old = self._result
-        if old is None:
-            self._result = new
-            return
-        if old.count.shape != new.count.shape:
-            message = f"{new.count.numel()} channels follow {old.count.numel()}"
-            raise ValueError(message)
-        count = old.count + new.count
-        weight = new.count / count.clamp(min=1)
-        shift = new.mean - old.mean
-        mean = old.mean + shift * weight
-        variance = torch.lerp(old.variance, new.variance, weight) + shift**2 * weight * (1 - weight)
-        self._result = ChannelMomentsResult(
-            count,
-            mean,
-            variance + mean**2,
-            variance,
-            torch.minimum(old.low, new.low),
-            torch.maximum(old.high, new.high),
-            old.nonfinite + new.nonfinite,
-        )
+    def _append(self, parts: list[ChannelMomentsResult]) -> None:
+        if self._result is not None:
+            known, new = self._result.count.numel(), parts[0].count.numel()
+            if new != known:
+                message = f"{new} channels follow {known}"
+                raise ValueError(message)
+            parts = [self._result, *parts]
+        self._result = _pooled(parts)
 
 
-def _flat(tensor: torch.Tensor) -> torch.Tensor:
-    """Returns the values as one float32 axis in the order of memory, a view where possible."""
+def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yields the values as float32 vectors in the order of memory, views where possible."""
     values = tensor.detach()
     order = sorted(range(values.ndim), key=values.stride, reverse=True)
-    return values.permute(order).reshape(-1).to(torch.float32)
+    flat = values.permute(order).reshape(-1)
+    for start in range(0, flat.numel(), CHUNK):
+        yield flat[start : start + CHUNK].to(torch.float32)
+
+
+def _extremes(tensor: torch.Tensor) -> Extremes:
+    extremes = Extremes()
+    for chunk in _chunks(tensor):
+        extremes = extremes.join(_scan(chunk)[0])
+    return extremes
 
 
 def _scan(flat: torch.Tensor) -> tuple[Extremes, torch.Tensor]:
@@ -316,7 +309,7 @@ def _scan(flat: torch.Tensor) -> tuple[Extremes, torch.Tensor]:
     return Extremes(rest.low, rest.high, rest.finite, infinite, nan), finite
 
 
-def _channel_blocks(tensor: torch.Tensor, axis: int) -> Iterable[torch.Tensor]:
+def _channel_blocks(tensor: torch.Tensor, axis: int) -> Iterator[torch.Tensor]:
     """Yields a tensor as float32 blocks [outer, C, inner] that follow its order in memory."""
     order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
     at = order.index(axis % tensor.ndim)
@@ -324,32 +317,53 @@ def _channel_blocks(tensor: torch.Tensor, axis: int) -> Iterable[torch.Tensor]:
     channels = ordered.shape[at]
     inner = math.prod(ordered.shape[at + 1 :])
     blocks = ordered.reshape(-1, channels, inner)
-    rows = max(1, _BLOCK // (channels * inner))
+    rows = max(1, CHUNK // (channels * inner))
+    columns = max(1, CHUNK // channels)
     for start in range(0, blocks.shape[0], rows):
-        yield blocks[start : start + rows].to(torch.float32)
+        for left in range(0, inner, columns):
+            block = blocks[start : start + rows, :, left : left + columns]
+            yield block.to(torch.float32)
 
 
 def _channel_moments(block: torch.Tensor) -> ChannelMomentsResult:
+    """Returns the moments of a block; the mean deviation corrects the mean that float32 gives."""
     over = (0, 2)
     low, high = block.amin(over), block.amax(over)
-    nonfinite = 0
-    if bool(torch.isfinite(low + high).all()):
-        count = torch.full(low.shape, block.numel() // low.numel(), dtype=torch.float64)
+    if math.isfinite(float((low + high).sum())):
+        count = torch.full_like(low, block.numel() // low.numel())
         center = block.mean(over)
         deviation = block - center[:, None]
         offset = deviation.mean(over).to(torch.float64)
-        mean = center.to(torch.float64) + offset
-        variance = (deviation.square_().mean(over).to(torch.float64) - offset**2).clamp(min=0)
-    else:
-        usable = torch.isfinite(block)
-        count = usable.sum(over).to(torch.float64)
-        wide = torch.where(usable, block, 0.0).to(torch.float64)
-        mean = wide.sum(over) / count.clamp(min=1)
-        deviation = torch.where(usable, wide - mean[:, None], 0.0)
-        variance = deviation.square().sum(over) / count.clamp(min=1)
-        low = torch.where(usable, block, torch.inf).amin(over)
-        high = torch.where(usable, block, -torch.inf).amax(over)
-        nonfinite = block.numel() - int(usable.sum())
-    second = variance + mean**2
-    ends = low.to(torch.float64), high.to(torch.float64)
-    return ChannelMomentsResult(count, mean, second, variance, *ends, nonfinite)
+        mean = center + offset
+        variance = (deviation.square_().mean(over) - offset.square()).clamp_(min=0)
+        return ChannelMomentsResult(count, mean, mean, variance, low, high, 0)
+    usable = torch.isfinite(block)
+    count = usable.sum(over)
+    wide = torch.where(usable, block, 0.0).to(torch.float64)
+    mean = wide.sum(over) / count.clamp(min=1)
+    deviation = torch.where(usable, wide - mean[:, None], 0.0)
+    variance = deviation.square().sum(over) / count.clamp(min=1)
+    low = torch.where(usable, block, torch.inf).amin(over)
+    high = torch.where(usable, block, -torch.inf).amax(over)
+    nonfinite = block.numel() - int(usable.sum())
+    return ChannelMomentsResult(count, mean, mean, variance, low, high, nonfinite)
+
+
+def _pooled(parts: list[ChannelMomentsResult]) -> ChannelMomentsResult:
+    """Pools moments in float64; deviations are added, not squares, so that nothing cancels."""
+    counts = _stacked([part.count for part in parts])
+    means = _stacked([part.mean for part in parts])
+    count = counts.sum(0)
+    share = counts / count.clamp(min=1)
+    mean = (share * means).sum(0)
+    variances = _stacked([part.variance for part in parts])
+    variance = (share * (variances + (means - mean).square())).sum(0)
+    low = _stacked([part.low for part in parts]).amin(0)
+    high = _stacked([part.high for part in parts]).amax(0)
+    nonfinite = sum(part.nonfinite for part in parts)
+    second = variance + mean.square()
+    return ChannelMomentsResult(count, mean, second, variance, low, high, nonfinite)
+
+
+def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
+    return torch.stack([tensor.to(torch.float64) for tensor in tensors])

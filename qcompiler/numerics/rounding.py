@@ -20,6 +20,8 @@ bias beyond int32.
 
 _SHRINK_STEPS = 80
 _SHRINK_LEAST = 0.2
+_BLOCK = (1 << 15) - 64
+"""Elements per step, few enough that torch works in the cache and in one thread."""
 
 
 def round_half_up(x: torch.Tensor) -> torch.Tensor:
@@ -112,13 +114,19 @@ def weight_scales(
 def _least_squares(
     channels: torch.Tensor, largest: torch.Tensor, qmin: int, qmax: int
 ) -> torch.Tensor:
+    """Returns the best of the shrunk scales, by blocks of channels that stay in the cache."""
     usable = torch.where(largest > 0, largest, 1.0)
-    best = usable
-    least = torch.full_like(largest, torch.inf)
-    for ratio in torch.linspace(1.0, _SHRINK_LEAST, _SHRINK_STEPS, dtype=torch.float64).tolist():
-        scale = (usable * ratio).unsqueeze(1)
-        restored = torch.round(channels / scale).clamp_(qmin, qmax).mul_(scale)
-        error = restored.sub_(channels).square_().sum(1)
-        best = torch.where(error < least, scale.squeeze(1), best)
-        least = torch.minimum(least, error)
-    return torch.where(largest > 0, best, 0.0)
+    ratios = torch.linspace(1.0, _SHRINK_LEAST, _SHRINK_STEPS, dtype=torch.float64)
+    rows = max(1, _BLOCK // channels.shape[1])
+    blocks = []
+    for start in range(0, channels.shape[0], rows):
+        block = channels[start : start + rows].to(torch.float32)
+        scale = usable[start : start + rows].to(torch.float32).unsqueeze(1)
+        errors = [_squared_error(block, scale * ratio, qmin, qmax) for ratio in ratios.tolist()]
+        blocks.append(ratios[torch.stack(errors).argmin(0)])
+    return torch.cat(blocks) * largest
+
+
+def _squared_error(x: torch.Tensor, scale: torch.Tensor, qmin: int, qmax: int) -> torch.Tensor:
+    restored = torch.round(x / scale).clamp_(qmin, qmax).mul_(scale)
+    return restored.sub_(x).square_().sum(1)
