@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import torch
 
-from qcompiler.backends.cpu.isa import LEVELS, Isa, best_level, level, supported_levels
+from qcompiler.backends.cpu.isa import Isa, best_level, level, supported_levels
 from qcompiler.backends.native.emitter import (
     EMITTERS,
     NativeSources,
@@ -42,7 +42,7 @@ class CpuExecutable(Executable):
         return self._program.run(inputs, threads)
 
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
-        """Returns one call's result; operands are its node arguments in order, without constants."""
+        """Returns one call's result; operands are its distinct inputs in order, no constants."""
         return self._program.run_op(node, operands, threads)
 
     def kernels(self) -> Mapping[str, str]:
@@ -118,11 +118,11 @@ class CpuTarget(Target):
     def _level(self) -> Isa:
         if self.isa == BEST:
             return best_level()
-        known = [isa.name for isa in LEVELS]
+        known = [isa.name for isa in supported_levels()]
         if self.isa not in known:
             raise QCompilerError(
                 "QC0502",
-                f"the cpu target has no instruction-set level {self.isa!r}",
+                f"this machine has no instruction-set level {self.isa!r}",
                 remedy=nearest(self.isa, [*known, BEST]),
             )
         return level(self.isa)

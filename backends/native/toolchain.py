@@ -24,6 +24,7 @@ COMMON_FLAGS = (
     "-fwrapv",
     "-ffp-contract=off",
     "-fno-math-errno",
+    "-fno-trapping-math",
     "-fno-ident",
     "-pthread",
 )

@@ -21,6 +21,7 @@ typedef struct {
 typedef struct {
     const uint8_t *base; /* first channel of the pixel under tap (0, 0); may lie outside the image */
     int64_t y, x;
+    int inside;          /* whether every tap lies inside the image */
 } row_origin;
 
 static void locate_rows(const conv_job *job, int64_t row, int64_t count, int64_t limit, row_origin *origin)
@@ -28,10 +29,14 @@ static void locate_rows(const conv_job *job, int64_t row, int64_t count, int64_t
     const qc_conv2d *p = job->p;
     int64_t image = row / (p->out_height * p->out_width);
     int64_t oy = row / p->out_width % p->out_height, ox = row % p->out_width;
+    const int64_t last_y = p->height - 1 - (p->kernel_h - 1) * p->dilation_h;
+    const int64_t last_x = p->width - 1 - (p->kernel_w - 1) * p->dilation_w;
     for (int64_t r = 0; r < count; r++) {
         origin[r].y = oy * p->stride_h - p->pad_top;
         origin[r].x = ox * p->stride_w - p->pad_left;
         origin[r].base = job->x + ((image * p->height + origin[r].y) * p->width + origin[r].x) * p->channels;
+        origin[r].inside =
+            origin[r].y >= 0 && origin[r].y <= last_y && origin[r].x >= 0 && origin[r].x <= last_x;
         if (r + 1 >= limit)
             continue; /* the rows past the end repeat the last one */
         if (++ox == p->out_width) {
@@ -44,18 +49,26 @@ static void locate_rows(const conv_job *job, int64_t row, int64_t count, int64_t
     }
 }
 
-static void point_rows(const conv_job *job, const row_origin *origin, int rows, int64_t offset, int64_t first,
-                       int64_t count, const uint8_t **pointers)
+/* Sets row pointers and tap offsets of taps first .. first + count - 1. */
+static void point_rows(const conv_job *job, const row_origin *origin, int64_t channel, int64_t first, qc_tile *tile,
+                       const uint8_t **pointers, int64_t *offsets)
 {
     const qc_conv2d *p = job->p;
     int64_t ky = first / p->kernel_w, kx = first % p->kernel_w;
-    for (int64_t t = 0; t < count; t++) {
+    int inside = 1;
+    for (int r = 0; r < QC_TILE_ROWS; r++) {
+        inside &= origin[r].inside;
+        pointers[r] = origin[r].base + channel;
+    }
+    tile->row_step = inside ? 0 : QC_TILE_ROWS;
+    for (int64_t t = 0; t < tile->taps; t++) {
         const int64_t dy = ky * p->dilation_h, dx = kx * p->dilation_w;
-        const int64_t step = (dy * p->width + dx) * p->channels + offset;
-        for (int r = 0; r < rows; r++) {
-            const int inside = (uint64_t)(origin[r].y + dy) < (uint64_t)p->height &&
-                               (uint64_t)(origin[r].x + dx) < (uint64_t)p->width;
-            pointers[t * QC_TILE_ROWS + r] = inside ? origin[r].base + step : job->padding;
+        const int64_t step = (dy * p->width + dx) * p->channels;
+        offsets[t] = inside ? step : 0;
+        for (int r = 0; r < QC_TILE_ROWS && !inside; r++) {
+            const int hit = (uint64_t)(origin[r].y + dy) < (uint64_t)p->height &&
+                            (uint64_t)(origin[r].x + dx) < (uint64_t)p->width;
+            pointers[t * QC_TILE_ROWS + r] = hit ? origin[r].base + channel + step : job->padding;
         }
         if (++kx == p->kernel_w) {
             kx = 0;
@@ -78,7 +91,7 @@ static void finish_rows(const conv_job *job, const int32_t *acc, int rows, int64
     }
     for (int r = 0; r < rows; r++)
         for (int64_t n = 0; n < columns; n++)
-            job->out_i32[at + r * p->out_channels + n] = acc[r * QC_TILE_LD + n] + p->epilogue.bias[padded + n];
+            job->out_i32[at + r * p->out_channels + n] = acc[r * QC_TILE_LD + n];
 }
 
 /* A block of rows times `count` (<= 4) neighbouring panels of one group. */
@@ -88,19 +101,23 @@ static void multiply_block(const conv_job *job, const row_origin *origin, int64_
     const qc_conv2d *p = job->p;
     const int64_t taps = p->kernel_h * p->kernel_w, per_panel = taps * job->k4 * 4 * QC_PANEL;
     const int64_t columns = qc_min(count * QC_PANEL, p->out_channels / p->groups - panel * QC_PANEL);
-    const int8_t *weight = p->weight + (group * (job->panels / p->groups) + panel) * per_panel;
-    const int64_t offset = group * (p->channels / p->groups);
-    const int height = qc_tile_rows(count);
+    const int64_t packed = group * (job->panels / p->groups) + panel;
+    const int8_t *weight = p->weight + packed * per_panel;
     const uint8_t *pointers[TAP_CHUNK * QC_TILE_ROWS];
+    int64_t offsets[TAP_CHUNK];
     int32_t acc[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
-    for (int64_t r = 0; r < rows; r += height) {
+    qc_tile tile = {.rows = pointers, .offsets = offsets, .k4 = job->k4, .panel_stride = per_panel};
+    for (int64_t r = 0; r < rows;) {
+        const int height = qc_tile_rows(rows - r, count);
         for (int64_t first = 0; first < taps; first += TAP_CHUNK) {
-            const int64_t chunk = qc_min(TAP_CHUNK, taps - first);
-            point_rows(job, origin + r, height, offset, first, chunk, pointers);
-            qc_tile_u8_s8_i32(pointers, chunk, job->k4, weight + first * job->k4 * 4 * QC_PANEL, per_panel, count,
-                              first > 0, acc);
+            tile.taps = qc_min(TAP_CHUNK, taps - first);
+            tile.weight = weight + first * job->k4 * 4 * QC_PANEL;
+            tile.bias = first ? NULL : p->epilogue.bias + packed * QC_PANEL;
+            point_rows(job, origin + r, group * (p->channels / p->groups), first, &tile, pointers, offsets);
+            qc_tile_u8_s8_i32(&tile, height, count, acc);
         }
         finish_rows(job, acc, (int)qc_min(height, rows - r), row + r, group, panel, columns);
+        r += height;
     }
 }
 

@@ -15,16 +15,17 @@ typedef struct {
 static void quantize_strip(const qc_quantize *p, const float *x, int64_t count, uint8_t *out)
 {
     const float low = (float)(p->qmin - p->zero_point), high = (float)(p->qmax - p->zero_point);
-    const float magic = 12582912.0f;
+    const float magic = 12582912.0f, scale = p->scale;
+    const int32_t back = p->zero_point - 0x4B400000;
     for (int64_t i = 0; i < count; i++) {
-        float v = x[i] * p->scale;
+        float v = x[i] * scale;
         v = v == v ? v : 0.0f;
         v = v < low ? low : v;
         v = v > high ? high : v;
         v += magic;
         int32_t bits;
         memcpy(&bits, &v, sizeof bits);
-        out[i] = (uint8_t)(bits - 0x4B400000 + p->zero_point);
+        out[i] = (uint8_t)(bits + back);
     }
 }
 
@@ -74,12 +75,14 @@ static void dequantize_task(const void *argument, int index, int count)
     const qc_quantize *p = job->p;
     const uint8_t *x = job->x;
     float *out = job->out;
+    const float scale = p->scale;
+    const int32_t zero_point = p->zero_point;
     const int64_t planes = p->batch * p->channels;
     for (int64_t plane = planes * index / count; plane < planes * (index + 1) / count; plane++) {
         const int64_t image = plane / p->channels, c = plane % p->channels;
         const uint8_t *source = x + image * p->pixels * p->channels + c;
         for (int64_t i = 0; i < p->pixels; i++)
-            out[plane * p->pixels + i] = (float)(source[i * p->channels] - p->zero_point) * p->scale;
+            out[plane * p->pixels + i] = (float)(source[i * p->channels] - zero_point) * scale;
     }
 }
 
@@ -99,7 +102,7 @@ typedef struct {
 static void requantize_task(const void *argument, int index, int count)
 {
     const requantize_job *job = argument;
-    const qc_requantize *p = job->p;
+    const qc_requantize copy = *job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
     const int64_t total = p->outer * p->channels;
     for (int64_t row = total * index / count; row < total * (index + 1) / count; row++) {
         const int64_t m = p->multiplier[row % p->channels], s = p->shift[row % p->channels];
@@ -140,7 +143,7 @@ static inline __attribute__((always_inline)) void binary_row(const binary_job *j
                                                              uint8_t *out, int64_t count, int64_t a_step,
                                                              int64_t b_step, int64_t out_step)
 {
-    const qc_binary *p = &job->p;
+    const qc_binary copy = job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
     const int32_t add[8] = {p->a_zero_point, p->a_multiplier, p->b_zero_point, p->b_multiplier,
                             p->shift,        p->zero_point,   p->qmin,         p->qmax};
     if (job->is_mul)

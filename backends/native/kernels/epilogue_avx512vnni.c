@@ -52,11 +52,6 @@ static inline __m512i look_up(__m512i bytes, const uint8_t *table)
 #endif
 }
 
-static inline __m128i look_up16(__m128i bytes, const uint8_t *table)
-{
-    return _mm512_castsi512_si128(look_up(_mm512_castsi128_si512(bytes), table));
-}
-
 static inline __m128i add_residual(__m128i y, __m128i residual, const int32_t *k)
 {
     const __m512i a = _mm512_sub_epi32(_mm512_cvtepu8_epi32(y), _mm512_set1_epi32(k[0]));
@@ -69,54 +64,87 @@ static inline __m128i add_residual(__m128i y, __m128i residual, const int32_t *k
     return _mm512_cvtepi32_epi8(acc);
 }
 
-/* 16 columns of all rows. `extras` is a constant at each call, so the plain case has no tests inside. */
-static inline __attribute__((always_inline)) void finish_panel(const qc_epilogue *e, const int32_t *acc, int rows,
-                                                               int64_t channel, __mmask16 mask,
-                                                               const uint8_t *residual, uint8_t *out,
-                                                               int64_t stride, int fast, int extras)
+/* Packs 4 x 16 values to bytes with saturation and puts the 64 bytes in order. */
+static inline __m512i pack_panels(__m512i v0, __m512i v1, __m512i v2, __m512i v3)
 {
-    const __m512i bias = _mm512_loadu_si512(e->bias + channel);
-    const __m512i low = _mm512_set1_epi32(e->qmin), high = _mm512_set1_epi32(e->qmax);
+    const __m512i order = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_permutexvar_epi32(order, _mm512_packus_epi16(_mm512_packs_epi32(v0, v1), _mm512_packs_epi32(v2, v3)));
+}
+
+static inline __m512i add_residual64(__m512i y, __m512i residual, const int32_t *k)
+{
+    const __m128i p0 = add_residual(_mm512_castsi512_si128(y), _mm512_castsi512_si128(residual), k);
+    const __m128i p1 = add_residual(_mm512_extracti32x4_epi32(y, 1), _mm512_extracti32x4_epi32(residual, 1), k);
+    const __m128i p2 = add_residual(_mm512_extracti32x4_epi32(y, 2), _mm512_extracti32x4_epi32(residual, 2), k);
+    const __m128i p3 = add_residual(_mm512_extracti32x4_epi32(y, 3), _mm512_extracti32x4_epi32(residual, 3), k);
+    __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(p0), p1, 1);
+    return _mm512_inserti32x4(_mm512_inserti32x4(v, p2, 2), p3, 3);
+}
+
+/* Finishes a tile of `panels` panels; `panels` and `extras` are constants at each call. */
+static inline __attribute__((always_inline)) void finish_tile(const qc_epilogue *e, const int32_t *acc, int rows,
+                                                              int64_t channel, int64_t columns,
+                                                              const uint8_t *residual, uint8_t *out,
+                                                              int64_t stride, int panels, int extras)
+{
+    const __mmask64 mask = columns >= 64 ? ~(__mmask64)0 : ((__mmask64)1 << columns) - 1;
+    const __m512i low = _mm512_set1_epi8((char)e->qmin), high = _mm512_set1_epi8((char)e->qmax);
     const __m512i zero_point = _mm512_set1_epi32(e->zero_point);
     const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
-    __m512 scale = _mm512_setzero_ps();
-    __m512i multiplier = low, shift = low;
-    if (fast) {
-        scale = _mm512_loadu_ps(e->scale + channel);
-    } else {
-        multiplier = _mm512_loadu_si512(e->multiplier + channel);
-        shift = _mm512_loadu_si512(e->shift + channel);
-    }
-    for (int r = 0; r < rows; r++) {
-        __m512i v = _mm512_add_epi32(_mm512_loadu_si512(acc + r * QC_TILE_LD), bias);
-        v = fast ? requant_down(v, scale, offset) : requant_exact(v, multiplier, shift, zero_point);
-        v = _mm512_min_epi32(_mm512_max_epi32(v, low), high);
-        __m128i y = _mm512_cvtepi32_epi8(v);
+    const int exact = extras && !e->scale;
+    for (int r = 0; r < rows; r++, acc += QC_TILE_LD, out += stride) {
+        __m512i v[4];
+        for (int p = 0; p < panels; p++) {
+            const __m512i x = _mm512_loadu_si512(acc + p * QC_PANEL);
+            const int64_t at = channel + p * QC_PANEL;
+            if (exact)
+                v[p] = requant_exact(x, _mm512_loadu_si512(e->multiplier + at), _mm512_loadu_si512(e->shift + at),
+                                     zero_point);
+            else
+                v[p] = requant_down(x, _mm512_loadu_ps(e->scale + at), offset);
+        }
+        for (int p = panels; p < 4; p++)
+            v[p] = v[0];
+        __m512i y = pack_panels(v[0], v[1], v[2], v[3]);
+        y = _mm512_min_epu8(_mm512_max_epu8(y, low), high);
         if (extras) {
             if (e->table)
-                y = look_up16(y, e->table);
+                y = look_up(y, e->table);
             if (residual)
-                y = add_residual(y, _mm_maskz_loadu_epi8(mask, residual + r * stride), e->add);
+                y = add_residual64(y, _mm512_maskz_loadu_epi8(mask, residual + r * stride), e->add);
         }
-        if (mask == 0xFFFF)
-            _mm_storeu_si128((__m128i *)(out + r * stride), y);
+        if (columns == 64)
+            _mm512_storeu_si512(out, y);
+        else if (columns == 32)
+            _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(y));
+        else if (columns == 16)
+            _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(y));
         else
-            _mm_mask_storeu_epi8(out + r * stride, mask, y);
+            _mm512_mask_storeu_epi8(out, mask, y);
     }
 }
 
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride)
 {
-    for (int64_t n = 0; n < columns; n += 16) {
-        const __mmask16 mask = columns - n >= 16 ? 0xFFFF : (__mmask16)((1u << (columns - n)) - 1);
-        const uint8_t *other = residual ? residual + n : NULL;
-        if (!e->scale)
-            finish_panel(e, acc + n, rows, channel + n, mask, other, out + n, stride, 0, 1);
-        else if (e->table || residual)
-            finish_panel(e, acc + n, rows, channel + n, mask, other, out + n, stride, 1, 1);
+    const int panels = (int)((columns + QC_PANEL - 1) / QC_PANEL);
+    if (!e->scale || e->table || residual) {
+        if (panels == 4)
+            finish_tile(e, acc, rows, channel, columns, residual, out, stride, 4, 1);
+        else if (panels == 3)
+            finish_tile(e, acc, rows, channel, columns, residual, out, stride, 3, 1);
+        else if (panels == 2)
+            finish_tile(e, acc, rows, channel, columns, residual, out, stride, 2, 1);
         else
-            finish_panel(e, acc + n, rows, channel + n, mask, NULL, out + n, stride, 1, 0);
+            finish_tile(e, acc, rows, channel, columns, residual, out, stride, 1, 1);
+    } else if (panels == 4) {
+        finish_tile(e, acc, rows, channel, columns, NULL, out, stride, 4, 0);
+    } else if (panels == 3) {
+        finish_tile(e, acc, rows, channel, columns, NULL, out, stride, 3, 0);
+    } else if (panels == 2) {
+        finish_tile(e, acc, rows, channel, columns, NULL, out, stride, 2, 0);
+    } else {
+        finish_tile(e, acc, rows, channel, columns, NULL, out, stride, 1, 0);
     }
 }
 
@@ -138,16 +166,6 @@ static inline __attribute__((always_inline)) __m512i requant_lanes(const qc_epil
         return requant_down(acc, scale, offset);
     return requant_exact(acc, load_lanes(e->multiplier + channel, j), load_lanes(e->shift + channel, j),
                          _mm512_set1_epi32(e->zero_point));
-}
-
-static inline __m512i add_residual64(__m512i y, __m512i residual, const int32_t *k)
-{
-    const __m128i p0 = add_residual(_mm512_castsi512_si128(y), _mm512_castsi512_si128(residual), k);
-    const __m128i p1 = add_residual(_mm512_extracti32x4_epi32(y, 1), _mm512_extracti32x4_epi32(residual, 1), k);
-    const __m128i p2 = add_residual(_mm512_extracti32x4_epi32(y, 2), _mm512_extracti32x4_epi32(residual, 2), k);
-    const __m128i p3 = add_residual(_mm512_extracti32x4_epi32(y, 3), _mm512_extracti32x4_epi32(residual, 3), k);
-    __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(p0), p1, 1);
-    return _mm512_inserti32x4(_mm512_inserti32x4(v, p2, 2), p3, 3);
 }
 
 static void depthwise_block(const qc_conv2d *p, const uint8_t *const *taps, int64_t count, int64_t step,

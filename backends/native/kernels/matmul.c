@@ -8,8 +8,7 @@ typedef struct {
     const qc_matmul *p;
     const uint8_t *packed_a;
     const int8_t *packed_b;
-    const int32_t *row_term;
-    qc_epilogue epilogue;
+    const int32_t *row_term, *column_term;
     uint8_t *out;
     int32_t *out_i32;
     int64_t k4;
@@ -58,29 +57,34 @@ static void matmul_task(const void *argument, int index, int count)
     int32_t acc[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
     uint8_t bytes[QC_TILE_ROWS * QC_PANEL];
     const uint8_t *pointers[QC_TILE_ROWS];
-    const int height = qc_tile_rows(1);
-    const int64_t end = qc_min(p->rows, tiles * (index + 1) / count * 4);
-    for (int64_t m = tiles * index / count * 4; m < end; m += height)
+    const int64_t end = qc_min(p->rows, tiles * (index + 1) / count * 4), offset = 0;
+    qc_tile tile = {.rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4};
+    int height;
+    for (int64_t m = tiles * index / count * 4; m < end; m += height) {
+        height = qc_tile_rows(end - m, 1);
+        for (int r = 0; r < QC_TILE_ROWS; r++)
+            pointers[r] = job->packed_a + qc_min(m + r, p->rows - 1) * 4 * job->k4;
         for (int64_t n = 0; n < p->columns; n += QC_PANEL) {
             const int rows = (int)qc_min(height, end - m);
             const int64_t columns = qc_min(QC_PANEL, p->columns - n);
-            for (int r = 0; r < height; r++)
-                pointers[r] = job->packed_a + qc_min(m + r, p->rows - 1) * 4 * job->k4;
-            qc_tile_u8_s8_i32(pointers, 1, job->k4, job->packed_b + n / QC_PANEL * per_panel, per_panel, 1, 0, acc);
+            tile.weight = job->packed_b + n / QC_PANEL * per_panel;
+            tile.bias = job->column_term + n;
+            qc_tile_u8_s8_i32(&tile, height, 1, acc);
             for (int r = 0; r < rows; r++)
                 for (int64_t j = 0; j < columns; j++)
                     acc[r * QC_TILE_LD + j] += job->row_term[m + r];
             if (job->out)
-                qc_tile_requant_u8(&job->epilogue, acc, rows, n, columns, NULL, bytes, QC_PANEL);
+                qc_tile_requant_u8(&p->epilogue, acc, rows, n, columns, NULL, bytes, QC_PANEL);
             for (int r = 0; r < rows; r++)
                 for (int64_t j = 0; j < columns; j++) {
                     const int64_t at = (m + r) * p->out_row + (n + j) * p->out_column;
                     if (job->out)
                         job->out[at] = bytes[r * QC_PANEL + j];
                     else
-                        job->out_i32[at] = acc[r * QC_TILE_LD + j] + job->epilogue.bias[n + j];
+                        job->out_i32[at] = acc[r * QC_TILE_LD + j];
                 }
         }
+    }
 }
 
 static void run_matmul(const qc_context *context, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
@@ -91,9 +95,8 @@ static void run_matmul(const qc_context *context, const qc_matmul *p, const uint
     int8_t *packed_b = (int8_t *)packed_a + align64(p->rows * k4 * 4 + QC_SLACK);
     int32_t *row_term = (int32_t *)(packed_b + panels * k4 * 4 * QC_PANEL);
     int32_t *column_term = (int32_t *)((uint8_t *)row_term + align64(p->rows * 4));
-    matmul_job job = {.p = p, .packed_a = packed_a, .packed_b = packed_b, .row_term = row_term, .k4 = k4};
-    job.epilogue = p->epilogue;
-    job.epilogue.bias = column_term;
+    matmul_job job = {.p = p, .packed_a = packed_a, .packed_b = packed_b, .row_term = row_term,
+                      .column_term = column_term, .k4 = k4};
     memset(column_term, 0, (size_t)(panels * QC_PANEL * 4));
     int64_t count = 1;
     for (int i = 0; i < p->rank; i++)

@@ -53,6 +53,7 @@ static void average_window(const pool_job *job, int64_t image, int64_t y0, int64
     const qc_pool *p = job->p;
     const int32_t zero = (int32_t)(qc_max(0, y1 - y0) * qc_max(0, x1 - x0)) * p->x_zero_point;
     const int32_t m = p->multiplier[divisor - 1], s = p->shift[divisor - 1];
+    const int32_t zero_point = p->zero_point, qmin = p->qmin, qmax = p->qmax;
     for (int64_t first = 0; first < p->channels; first += CHUNK) {
         const int64_t channels = qc_min(CHUNK, p->channels - first);
         int32_t acc[CHUNK];
@@ -65,7 +66,7 @@ static void average_window(const pool_job *job, int64_t image, int64_t y0, int64
                     acc[c] += source[c];
             }
         for (int64_t c = 0; c < channels; c++)
-            out[first + c] = (uint8_t)qc_clamp(qc_scale(acc[c], m, s) + p->zero_point, p->qmin, p->qmax);
+            out[first + c] = (uint8_t)qc_clamp(qc_scale(acc[c], m, s) + zero_point, qmin, qmax);
     }
 }
 
@@ -208,7 +209,7 @@ void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t
 static void bilinear_task(const void *argument, int index, int count)
 {
     const resize_job *job = argument;
-    const qc_resize *p = job->p;
+    const qc_resize copy = *job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
     const int64_t rows = p->batch * p->out_height, channels = p->channels;
     for (int64_t row = rows * index / count; row < rows * (index + 1) / count; row++) {
         const int64_t image = row / p->out_height;

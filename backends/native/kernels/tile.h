@@ -7,13 +7,24 @@
 
 #include "qc.h"
 
-/* acc[r][16 * p + n] (+)= sum over taps t and k < 4 * k4 of row[t][r][k] * weight[p][t][k / 4][n][k % 4].
- * `rows` holds QC_TILE_ROWS pointers per tap; panels lie `panel_stride` bytes apart. */
-void qc_tile_u8_s8_i32(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
-                       int64_t panel_stride, int panels, int accumulate, int32_t *acc);
+/* The operands of a tile. Row r of tap t starts at rows[t * row_step + r] + offsets[t]; row_step is 0
+ * where all taps share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
+typedef struct {
+    const uint8_t *const *rows;
+    int64_t row_step;
+    const int64_t *offsets;
+    int64_t taps, k4;
+    const int8_t *weight;
+    int64_t panel_stride;
+    const int32_t *bias; /* the start of each row of accumulators, or NULL to go on from `acc` */
+} qc_tile;
 
-/* Rows that a tile of this many panels holds. */
-int qc_tile_rows(int panels);
+/* acc[r][16 * p + n] = bias[16 * p + n] + sum over taps t and k < 4 * k4 of
+ * row(t, r)[k] * weight[p][t][k / 4][n][k % 4], for as many rows as qc_tile_rows gives. */
+void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc);
+
+/* Rows to compute next when `left` are to be done; the pointers of a tile always count QC_TILE_ROWS. */
+int qc_tile_rows(int64_t left, int panels);
 
 /* Finishes `rows` rows of `columns` accumulators; epilogue arrays start at `channel`. */
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,

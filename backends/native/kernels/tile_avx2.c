@@ -5,10 +5,10 @@
 #include <immintrin.h>
 #include <string.h>
 
-int qc_tile_rows(int panels)
+int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    return 4;
+    return left < 4 ? (int)left : 4;
 }
 
 static inline __m256i widen_row(const uint8_t *row)
@@ -23,22 +23,24 @@ static inline __m256i widen_weights(const int8_t *weight)
     return _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)weight));
 }
 
-static inline void store_pairs(int32_t *target, __m256i low, __m256i high, int accumulate)
+static inline void store_pairs(int32_t *target, __m256i low, __m256i high, const int32_t *start)
 {
-    __m256i sum = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xD8);
-    if (accumulate)
-        sum = _mm256_add_epi32(sum, _mm256_loadu_si256((const __m256i *)target));
-    _mm256_storeu_si256((__m256i *)target, sum);
+    const __m256i sum = _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xD8);
+    _mm256_storeu_si256((__m256i *)target, _mm256_add_epi32(sum, _mm256_loadu_si256((const __m256i *)start)));
 }
 
 /* Two rows of one panel: eight accumulators of pair sums. */
-__attribute__((noinline)) static void tile_2x16(const uint8_t *const *rows, int64_t taps, int64_t k4,
-                                                const int8_t *weight, int accumulate, int32_t *acc)
+__attribute__((noinline)) static void tile_2x16(const qc_tile *tile, int row, int panel, int32_t *acc)
 {
+    const int8_t *weight = tile->weight + panel * tile->panel_stride;
+    const int32_t *start0 = tile->bias ? tile->bias + panel * QC_PANEL : acc;
+    const int32_t *start1 = tile->bias ? start0 : acc + QC_TILE_LD;
+    const int64_t k4 = tile->k4;
     __m256i c00 = _mm256_setzero_si256(), c01 = c00, c02 = c00, c03 = c00;
     __m256i c10 = c00, c11 = c00, c12 = c00, c13 = c00;
-    for (int64_t t = 0; t < taps; t++) {
-        const uint8_t *r0 = rows[t * QC_TILE_ROWS], *r1 = rows[t * QC_TILE_ROWS + 1];
+    for (int64_t t = 0; t < tile->taps; t++) {
+        const uint8_t *const *rows = tile->rows + t * tile->row_step + row;
+        const uint8_t *r0 = rows[0] + tile->offsets[t], *r1 = rows[1] + tile->offsets[t];
         for (int64_t k = 0; k < k4; k++, weight += 4 * QC_PANEL) {
             const __m256i a0 = widen_row(r0 + 4 * k), a1 = widen_row(r1 + 4 * k);
             __m256i b = widen_weights(weight);
@@ -55,19 +57,17 @@ __attribute__((noinline)) static void tile_2x16(const uint8_t *const *rows, int6
             c13 = _mm256_add_epi32(c13, _mm256_madd_epi16(a1, b));
         }
     }
-    store_pairs(acc, c00, c01, accumulate);
-    store_pairs(acc + 8, c02, c03, accumulate);
-    store_pairs(acc + QC_TILE_LD, c10, c11, accumulate);
-    store_pairs(acc + QC_TILE_LD + 8, c12, c13, accumulate);
+    store_pairs(acc, c00, c01, start0);
+    store_pairs(acc + 8, c02, c03, start0 + 8);
+    store_pairs(acc + QC_TILE_LD, c10, c11, start1);
+    store_pairs(acc + QC_TILE_LD + 8, c12, c13, start1 + 8);
 }
 
-void qc_tile_u8_s8_i32(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
-                       int64_t panel_stride, int panels, int accumulate, int32_t *acc)
+void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc)
 {
     for (int p = 0; p < panels; p++)
-        for (int r = 0; r < 4; r += 2)
-            tile_2x16(rows + r, taps, k4, weight + p * panel_stride, accumulate,
-                      acc + r * QC_TILE_LD + p * QC_PANEL);
+        for (int r = 0; r < rows; r += 2)
+            tile_2x16(tile, r, p, acc + r * QC_TILE_LD + p * QC_PANEL);
 }
 #else
 typedef int qc_empty_translation_unit;

@@ -5,9 +5,10 @@
 #include <immintrin.h>
 #include <string.h>
 
-int qc_tile_rows(int panels)
+int qc_tile_rows(int64_t left, int panels)
 {
-    return panels == 4 ? 6 : 8;
+    const int most = panels == 4 ? 6 : 8;
+    return left >= most ? most : left > 4 ? (int)left : left > 1 ? 4 : 1;
 }
 
 static inline __m512i broadcast4(const uint8_t *bytes)
@@ -18,15 +19,15 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 }
 
 /* The accumulators are named scalars c<row>_<panel>: gcc does not keep arrays of vectors in registers. */
-#define ROWS_6(X) X(0) X(1) X(2) X(3) X(4) X(5)
+#define ROWS_1(X) X(0)
+#define ROWS_4(X) X(0) X(1) X(2) X(3)
+#define ROWS_6(X) ROWS_4(X) X(4) X(5)
 #define ROWS_8(X) ROWS_6(X) X(6) X(7)
 
-#define START(r, p)                                                                                   \
-    __m512i c##r##_##p = accumulate ? _mm512_loadu_si512(acc + r * QC_TILE_LD + p * QC_PANEL)         \
-                                    : _mm512_setzero_si512();
+#define START(r, p) __m512i c##r##_##p = _mm512_loadu_si512(start + r * start_step + p * QC_PANEL);
 #define DOT(r, p) c##r##_##p = _mm512_dpbusd_epi32(c##r##_##p, a, b##p);
 #define STORE(r, p) _mm512_storeu_si512(acc + r * QC_TILE_LD + p * QC_PANEL, c##r##_##p);
-#define POINT(r) const uint8_t *row##r = rows[t * QC_TILE_ROWS + r];
+#define POINT(r) const uint8_t *row##r = rows[r] + offset;
 #define LOAD(p) const __m512i b##p = _mm512_loadu_si512(weight + p * panel_stride);
 
 #define EACH_1(M, r) M(r, 0)
@@ -52,13 +53,16 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define STEP_4(r) { const __m512i a = broadcast4(row##r + k); EACH_4(DOT, r) }
 
 #define TILE(ROWS, PANELS)                                                                            \
-    __attribute__((noinline)) static void tile_##ROWS##x##PANELS(                                     \
-        const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,                   \
-        int64_t panel_stride, int accumulate, int32_t *acc)                                           \
+    __attribute__((noinline)) static void tile_##ROWS##x##PANELS(const qc_tile *tile, int32_t *acc)   \
     {                                                                                                 \
-        const int64_t depth = 4 * k4;                                                                 \
+        const int64_t depth = 4 * tile->k4, panel_stride = tile->panel_stride;                        \
+        const int8_t *weight = tile->weight;                                                          \
+        const int32_t *start = tile->bias ? tile->bias : acc;                                         \
+        const int64_t start_step = tile->bias ? 0 : QC_TILE_LD;                                       \
         ROWS_##ROWS(START_##PANELS)                                                                   \
-        for (int64_t t = 0; t < taps; t++) {                                                          \
+        for (int64_t t = 0; t < tile->taps; t++) {                                                    \
+            const uint8_t *const *rows = tile->rows + t * tile->row_step;                             \
+            const int64_t offset = tile->offsets[t];                                                  \
             ROWS_##ROWS(POINT)                                                                        \
             for (int64_t k = 0; k < depth; k += 4, weight += 4 * QC_PANEL) {                          \
                 LOAD_##PANELS                                                                         \
@@ -68,22 +72,29 @@ static inline __m512i broadcast4(const uint8_t *bytes)
         ROWS_##ROWS(STORE_##PANELS)                                                                   \
     }
 
+TILE(1, 1)
+TILE(1, 2)
+TILE(1, 3)
+TILE(1, 4)
+TILE(4, 1)
+TILE(4, 2)
+TILE(4, 3)
+TILE(4, 4)
 TILE(8, 1)
 TILE(8, 2)
 TILE(8, 3)
 TILE(6, 4)
 
-void qc_tile_u8_s8_i32(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
-                       int64_t panel_stride, int panels, int accumulate, int32_t *acc)
+typedef void (*tile_function)(const qc_tile *tile, int32_t *acc);
+
+static const tile_function one_row[] = {tile_1x1, tile_1x2, tile_1x3, tile_1x4};
+static const tile_function four_rows[] = {tile_4x1, tile_4x2, tile_4x3, tile_4x4};
+static const tile_function most_rows[] = {tile_8x1, tile_8x2, tile_8x3, tile_6x4};
+
+void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc)
 {
-    if (panels == 4)
-        tile_6x4(rows, taps, k4, weight, panel_stride, accumulate, acc);
-    else if (panels == 3)
-        tile_8x3(rows, taps, k4, weight, panel_stride, accumulate, acc);
-    else if (panels == 2)
-        tile_8x2(rows, taps, k4, weight, panel_stride, accumulate, acc);
-    else
-        tile_8x1(rows, taps, k4, weight, panel_stride, accumulate, acc);
+    const tile_function *family = rows == 1 ? one_row : rows == 4 ? four_rows : most_rows;
+    family[panels - 1](tile, acc);
 }
 #else
 typedef int qc_empty_translation_unit;

@@ -6,18 +6,17 @@
 #include <string.h>
 
 #if !defined(__AVX2__)
-int qc_tile_rows(int panels)
+int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    return 4;
+    return left < 4 ? (int)left : 4;
 }
 
-static void dot_panel(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
-                      int32_t acc[QC_PANEL])
+static void dot_panel(const qc_tile *tile, int r, const int8_t *weight, int32_t acc[QC_PANEL])
 {
-    for (int64_t t = 0; t < taps; t++) {
-        const uint8_t *row = rows[t * QC_TILE_ROWS];
-        for (int64_t k = 0; k < k4; k++, weight += 4 * QC_PANEL) {
+    for (int64_t t = 0; t < tile->taps; t++) {
+        const uint8_t *row = tile->rows[t * tile->row_step + r] + tile->offsets[t];
+        for (int64_t k = 0; k < tile->k4; k++, weight += 4 * QC_PANEL) {
             const int32_t a0 = row[4 * k], a1 = row[4 * k + 1], a2 = row[4 * k + 2], a3 = row[4 * k + 3];
             for (int n = 0; n < QC_PANEL; n++)
                 acc[n] += a0 * weight[4 * n] + a1 * weight[4 * n + 1] + a2 * weight[4 * n + 2] +
@@ -26,15 +25,14 @@ static void dot_panel(const uint8_t *const *rows, int64_t taps, int64_t k4, cons
     }
 }
 
-void qc_tile_u8_s8_i32(const uint8_t *const *rows, int64_t taps, int64_t k4, const int8_t *weight,
-                       int64_t panel_stride, int panels, int accumulate, int32_t *acc)
+void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc)
 {
-    for (int r = 0; r < 4; r++)
+    for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++) {
             int32_t *target = acc + r * QC_TILE_LD + p * QC_PANEL;
-            if (!accumulate)
-                memset(target, 0, QC_PANEL * sizeof *target);
-            dot_panel(rows + r, taps, k4, weight + p * panel_stride, target);
+            if (tile->bias)
+                memcpy(target, tile->bias + p * QC_PANEL, QC_PANEL * sizeof *target);
+            dot_panel(tile, r, tile->weight + p * tile->panel_stride, target);
         }
 }
 #endif
@@ -44,9 +42,8 @@ void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int6
 {
     for (int r = 0; r < rows; r++)
         for (int64_t n = 0; n < columns; n++) {
-            const int32_t v = acc[r * QC_TILE_LD + n] + e->bias[channel + n];
-            out[r * stride + n] =
-                qc_finish(e, v, channel + n, residual ? residual + r * stride + n : NULL);
+            const int32_t v = acc[r * QC_TILE_LD + n];
+            out[r * stride + n] = qc_finish(e, v, channel + n, residual ? residual + r * stride + n : NULL);
         }
 }
 

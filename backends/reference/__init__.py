@@ -1,0 +1,7 @@
+"""The reference interpreter: everything supported, the oracle of the other backends."""
+
+from qcompiler.backends.reference.target import ReferenceTarget, evaluate
+
+TARGET = ReferenceTarget
+
+__all__ = ["TARGET", "ReferenceTarget", "evaluate"]

@@ -1,0 +1,79 @@
+"""The reference interpreter as a target: every operator, by its definition in torch integer code."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import ClassVar
+
+import torch
+from torch import fx
+
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.integer_ops import INTEGER_OPS
+from qcompiler.target.base import Executable, OpSupport, Target
+
+
+class ReferenceExecutable(Executable):
+    """Runs a graph operator by operator with the definitions; the oracle of every other backend."""
+
+    def __init__(self, graph: QGraph) -> None:
+        self._graph = graph
+
+    def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
+        """Returns the program's results; the number of threads changes nothing."""
+        return list(self._graph.run(*inputs))
+
+    def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
+        """Returns one call's result by its definition."""
+        return evaluate(self._graph, self._graph.node(node), operands)
+
+    def files(self) -> dict[str, bytes]:
+        """Returns nothing: the graph is the program."""
+        return {}
+
+    def time_ops(
+        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
+    ) -> Mapping[str, float]:
+        """Returns the least microseconds of each node over repeats."""
+        least: dict[str, float] = {}
+        for _ in range(repeats):
+            before = perf_counter()
+            for node, _ in self._graph.trace(*inputs):
+                now = perf_counter()
+                spent = (now - before) * 1e6
+                least[node.name] = min(spent, least.get(node.name, spent))
+                before = now
+        return least
+
+
+def evaluate(graph: QGraph, node: fx.Node, operands: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Returns a call's result for given operands: its distinct inputs in order, no constants."""
+    inputs = [n for n in node.all_input_nodes if n.op != "get_attr"]
+    given = dict(zip(inputs, operands, strict=True))
+
+    def load(used: fx.Node) -> torch.Tensor:
+        return graph.constant(used) if used.op == "get_attr" else given[used]
+
+    args, kwargs = fx.node.map_arg((node.args, node.kwargs), load)
+    with torch.no_grad():
+        result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]  # an OpOverload
+    return result
+
+
+@dataclass(frozen=True)
+class ReferenceTarget(Target):
+    """The interpreter that defines the arithmetic; slow, exact, and without a compiler."""
+
+    name: ClassVar[str] = "reference"
+    summary: ClassVar[str] = "the interpreter that defines the arithmetic, in torch"
+    ops: ClassVar[tuple[OpSupport, ...]] = tuple(OpSupport(o.name) for o in INTEGER_OPS.values())
+
+    def build(self, graph: QGraph) -> ReferenceExecutable:
+        """Wraps the graph; nothing is compiled."""
+        return ReferenceExecutable(graph)
+
+    def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> ReferenceExecutable:
+        """Wraps the graph of an artifact."""
+        return ReferenceExecutable(graph)
