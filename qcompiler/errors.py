@@ -40,6 +40,7 @@ CATALOG: dict[str, str] = {
     "QC0508": "pipeline text follows the grammar name{option=value ...},name,...",
     "QC0509": "an operator is registered under the given name",
     "QC0510": "the object of a registered name can be imported from the place its owner states",
+    "QC0511": "rewrite rules reach a graph to which none of them applies",
     # QC06xx: text IR and artifacts
     "QC0601": "text IR follows the grammar of docs/reference/ir.md",
     "QC0602": "an artifact is a complete .qcp file with the hashes that its manifest states",

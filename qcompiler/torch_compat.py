@@ -7,6 +7,7 @@ from typing import Any
 
 import sympy
 import torch
+from torch import fx
 from torch._dynamo.exc import TorchDynamoException, UserError
 from torch._dynamo.source import ConstantSource
 from torch._ops import HigherOrderOperator, OpOverload
@@ -32,12 +33,18 @@ __all__ = [
     "ShapeInference",
     "TorchDynamoException",
     "UserError",
+    "is_erased",
     "symbol_of",
     "symbolic_dim",
 ]
 
 # Sizes that stand for symbols while shapes are inferred: distinct, and unlikely as static sizes.
 _HINTS = (1009, 1013, 1019, 1021, 1031, 1033, 1039, 1049)
+
+
+def is_erased(node: fx.Node) -> bool:
+    """Says whether a node was taken out of its graph."""
+    return bool(node._erased)
 
 
 def symbolic_dim(size: object, names: Mapping[sympy.Symbol, str]) -> Dim:

@@ -18,9 +18,9 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import Quant, has_type, quant_of, set_type, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.intent import DerivedFrom, KeepFloat, SharedWith
+from qcompiler.ir.printer import constant_type, graph_constants
 from qcompiler.ir.qtypes import QType
 from qcompiler.ir.stages import Stage
-from qcompiler.ir.types import TensorType
 from qcompiler.torch_compat import OpOverload
 
 LAST = max(Stage)
@@ -134,11 +134,11 @@ def _constants_exist(graph: QGraph) -> Iterator[Violation]:
         value = getattr(graph.module, str(node.target), None)
         if not isinstance(value, torch.Tensor):
             yield Violation(node, f"%{node.name} reads @{node.target}, which is no tensor")
-        elif (actual := TensorType(value.dtype, tuple(value.shape))) != type_of(node):
+        elif (actual := constant_type(value)) != type_of(node):
             yield Violation(
                 node, f"%{node.name} is typed {type_of(node)}; @{node.target} is {actual}"
             )
-    held = {*graph.module._buffers, *graph.module._parameters}
+    held = graph_constants(graph).keys()
     for name in sorted(held - read):
         yield Violation(None, f"no node reads the constant @{name}")
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import types
 from collections.abc import Mapping
 from dataclasses import fields
-from functools import cache
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
 import torch
 from torch import fx
 
+from qcompiler.ir.annotations import Origin, Quant
 from qcompiler.ir.lexer import Line
 from qcompiler.ir.records import RECORDS, STATES, TORCH_WORDS, required
 
@@ -23,6 +23,7 @@ _WORDS: dict[str, Any] = {
     "nan": float("nan"),
     **STATES,
 }
+_HINTS = {cls: get_type_hints(cls) for cls in (*RECORDS.values(), Quant, Origin)}
 
 
 class ValueReader:
@@ -133,18 +134,13 @@ def build_record(
     if len(args) != len(needed):
         line.fail(f"{cls.__name__} takes {len(needed)} values, not {len(args)}", column)
     given = {k: _frozen(v) for k, v in (*zip(needed, args, strict=True), *kwargs.items())}
-    hints = _hints(cls)
+    hints = _HINTS[cls]
     for key, value in given.items():
         if key not in hints or (key in needed and key in kwargs):
             line.fail(f"{cls.__name__} has no option {key}", column)
         if not _fits(value, hints[key]):
             line.fail(f"{key} of {cls.__name__} cannot be {value!r}", column)
     return cls(**given)
-
-
-@cache
-def _hints(cls: type[Any]) -> dict[str, Any]:
-    return get_type_hints(cls)
 
 
 def _frozen(value: Any) -> Any:
