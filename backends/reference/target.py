@@ -8,10 +8,10 @@ from time import perf_counter
 from typing import ClassVar
 
 import torch
-from torch import fx
 
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.integer_ops import INTEGER_OPS
+from qcompiler.runtime.interpreter import evaluate
 from qcompiler.target.base import Executable, OpSupport, Target
 
 
@@ -46,20 +46,6 @@ class ReferenceExecutable(Executable):
                 least[node.name] = min(spent, least.get(node.name, spent))
                 before = now
         return least
-
-
-def evaluate(graph: QGraph, node: fx.Node, operands: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Returns a call's result for given operands: its distinct inputs in order, no constants."""
-    inputs = [n for n in node.all_input_nodes if n.op != "get_attr"]
-    given = dict(zip(inputs, operands, strict=True))
-
-    def load(used: fx.Node) -> torch.Tensor:
-        return graph.constant(used) if used.op == "get_attr" else given[used]
-
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), load)
-    with torch.no_grad():
-        result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]  # an OpOverload
-    return result
 
 
 @dataclass(frozen=True)

@@ -16,10 +16,11 @@
 #define RELAX() ((void)0)
 #endif
 
-/* `signal` holds (sequence << 8) | participants, so that a worker which takes no part in a job never
- * reads the rest of a job that may already be the next one. */
+/* `ticket` holds (sequence << 16) | (next part << 8) | parts. Every thread claims parts of the job of the
+ * sequence number that it has seen, so a worker that wakes late takes nothing, and a caller whose
+ * workers do not get a processor computes all parts itself. */
 static atomic_flag busy = ATOMIC_FLAG_INIT;
-static _Atomic uint64_t signal_word;
+static _Atomic uint64_t ticket;
 static atomic_int pending, sleepers, stopping;
 static qc_task current_task;
 static const void *current_job;
@@ -28,27 +29,27 @@ static int worker_count;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t wake = PTHREAD_COND_INITIALIZER;
 
-static uint64_t wait_for_signal(uint64_t seen)
+static uint64_t wait_for_job(uint64_t seen)
 {
     for (int i = 0; i < SPINS; i++) {
-        uint64_t word = atomic_load_explicit(&signal_word, memory_order_acquire);
-        if (word != seen)
-            return word;
+        const uint64_t sequence = atomic_load_explicit(&ticket, memory_order_acquire) >> 16;
+        if (sequence != seen)
+            return sequence;
         RELAX();
     }
     pthread_mutex_lock(&lock);
     atomic_fetch_add(&sleepers, 1);
-    uint64_t word;
-    while ((word = atomic_load(&signal_word)) == seen)
+    uint64_t sequence;
+    while ((sequence = atomic_load(&ticket) >> 16) == seen)
         pthread_cond_wait(&wake, &lock);
     atomic_fetch_sub(&sleepers, 1);
     pthread_mutex_unlock(&lock);
-    return word;
+    return sequence;
 }
 
-static void publish(uint64_t participants)
+static void publish(uint64_t parts)
 {
-    atomic_store(&signal_word, (((atomic_load(&signal_word) >> 8) + 1) << 8) | participants);
+    atomic_store(&ticket, (((atomic_load(&ticket) >> 16) + 1) << 16) | parts);
     if (atomic_load(&sleepers)) {
         pthread_mutex_lock(&lock);
         pthread_cond_broadcast(&wake);
@@ -56,26 +57,38 @@ static void publish(uint64_t participants)
     }
 }
 
-static void *work(void *argument)
+/* Computes parts of a job until none is left. The job stays in place while a claimed part is pending. */
+static void compute_parts(uint64_t sequence)
 {
-    const int index = (int)(intptr_t)argument;
+    uint64_t word = atomic_load(&ticket);
+    while (word >> 16 == sequence) {
+        const int part = (int)(word >> 8 & 255), parts = (int)(word & 255);
+        if (part >= parts)
+            return;
+        if (!atomic_compare_exchange_weak(&ticket, &word, word + 256))
+            continue;
+        current_task(current_job, part, parts);
+        atomic_fetch_sub_explicit(&pending, 1, memory_order_release);
+        word = atomic_load(&ticket);
+    }
+}
+
+static void *work(void *unused)
+{
     uint64_t seen = 0;
+    (void)unused;
     for (;;) {
-        seen = wait_for_signal(seen);
+        seen = wait_for_job(seen);
         if (atomic_load(&stopping))
             return NULL;
-        const int count = (int)(seen & 255);
-        if (index < count) {
-            current_task(current_job, index, count);
-            atomic_fetch_sub_explicit(&pending, 1, memory_order_release);
-        }
+        compute_parts(seen);
     }
 }
 
 static void forget_workers(void)
 {
     worker_count = 0;
-    atomic_store(&signal_word, 0);
+    atomic_store(&ticket, 0);
     atomic_store(&sleepers, 0);
     atomic_flag_clear(&busy);
     pthread_mutex_init(&lock, NULL);
@@ -106,8 +119,7 @@ int qc_pool_acquire(int threads)
     if (threads > MAX_WORKERS + 1)
         threads = MAX_WORKERS + 1;
     while (worker_count < threads - 1) {
-        void *index = (void *)(intptr_t)(worker_count + 1);
-        if (pthread_create(&workers[worker_count], NULL, work, index))
+        if (pthread_create(&workers[worker_count], NULL, work, NULL))
             break;
         worker_count++;
     }
@@ -133,9 +145,9 @@ void qc_parallel(const qc_context *context, qc_task task, const void *job, int64
     }
     current_task = task;
     current_job = job;
-    atomic_store(&pending, count - 1);
+    atomic_store(&pending, count);
     publish((uint64_t)count);
-    task(job, 0, count);
+    compute_parts(atomic_load(&ticket) >> 16);
     for (int i = 0; atomic_load_explicit(&pending, memory_order_acquire); i++) {
         if (i < SPINS)
             RELAX();
