@@ -26,4 +26,9 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "legalize-for-target": "qcompiler.passes.lowering.legalize_for_target:LegalizeForTarget",
         "plan-memory": "qcompiler.passes.lowering.plan_memory:PlanMemory",
     },
+    "qcompiler.pipelines": {
+        "default": "qcompiler.passes.pipelines:DEFAULT",
+        "normalize": "qcompiler.passes.pipelines:NORMALIZE",
+        "plain": "qcompiler.passes.pipelines:PLAIN",
+    },
 }

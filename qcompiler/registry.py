@@ -19,6 +19,7 @@ from qcompiler.errors import QCompilerError, nearest
 PASSES = "qcompiler.passes"
 TARGETS = "qcompiler.targets"
 OPS = "qcompiler.ops"
+PIPELINES = "qcompiler.pipelines"
 
 _TABLES = ("qcompiler.passes", "qcompiler.backends")
 
@@ -32,6 +33,7 @@ class _Group(NamedTuple):
 _GROUPS = {
     PASSES: _Group("pass", "QC0501", "`qcompiler passes` lists them"),
     TARGETS: _Group("target", "QC0506", "`qcompiler targets` lists them"),
+    PIPELINES: _Group("pipeline", "QC0501", "`qcompiler passes` lists the passes"),
     OPS: _Group("operator", "QC0509", "docs/reference/ops.md lists them"),
 }
 

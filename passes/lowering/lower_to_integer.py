@@ -89,7 +89,10 @@ def _lower(node: fx.Node, graph: QGraph, integers: dict[fx.Node, fx.Node]) -> fx
             source=origin_of(node).source,
             remedy=error.remedy,
         ) from error
-    inherit_quant(result, node)
+    if quant_of(result).stands_for is None:
+        why = quant_of(result).why
+        inherit_quant(result, node)
+        update_quant(result, stands_for=node.name, intent=None, why=why)
     return result
 
 
@@ -101,6 +104,7 @@ def _quantize(node: fx.Node, graph: QGraph) -> fx.Node:
     last = next(n for n in reversed(graph.inputs)) if node.op == "placeholder" else node
     quantized = graph.call(INTEGER.quantize.default, args, after=last, origin=node)
     inherit_quant(quantized, node)
+    update_quant(quantized, stands_for=node.name, intent=None)
     return quantized
 
 

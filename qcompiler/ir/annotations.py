@@ -32,7 +32,8 @@ class Origin:
 class Quant:
     """All quantization facts of one value.
 
-    ``proof`` is the proven interval of an accumulator, ``why`` the decision's reason in the report.
+    ``proof`` is the proven interval of an accumulator, ``why`` the decision's reason in the report,
+    ``stands_for`` the float value that an integer one represents.
     """
 
     range: Range | None = None
@@ -40,6 +41,7 @@ class Quant:
     qtype: QType | None = None
     proof: tuple[int, int] | None = None
     why: str | None = None
+    stands_for: str | None = None
 
 
 _NOTHING = Quant()

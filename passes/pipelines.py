@@ -1,0 +1,18 @@
+"""The named pipelines, as text."""
+
+from __future__ import annotations
+
+NORMALIZE = (
+    "normalize-ops,eliminate-dead-nodes,merge-common-nodes,fold-pad,fold-batch-norm,"
+    "eliminate-dead-nodes"
+)
+CALIBRATE = "collect-statistics,propagate-ranges,share-qparams"
+QUANTIZE = "quantize-weights,correct-bias"
+LOWER = (
+    "lower-to-integer,fold-requant,fuse-integer-ops,prove-accumulators,legalize-for-target,"
+    "plan-memory"
+)
+
+DEFAULT = ",".join((NORMALIZE, CALIBRATE, QUANTIZE, LOWER))
+# Nearest rounding and no recovery: what the passes of the default pipeline are measured against.
+PLAIN = ",".join((NORMALIZE, CALIBRATE, "quantize-weights", LOWER))

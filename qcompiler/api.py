@@ -1,0 +1,209 @@
+"""compile() and load(): the two ways to a Program."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.export import ExportedProgram
+
+from qcompiler import registry
+from qcompiler.calibration import CalibrationData
+from qcompiler.capture import DynamicShapes, capture
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.parser import parse_graph
+from qcompiler.ir.queries import is_island
+from qcompiler.ir.stages import Stage
+from qcompiler.passmgr.base import Pass, PassRecord
+from qcompiler.passmgr.context import PassContext, Progress
+from qcompiler.passmgr.instruments import Instrument, Reproducer, Verify
+from qcompiler.passmgr.options import build, format_pass, split_pipeline
+from qcompiler.passmgr.pipeline import Pipeline
+from qcompiler.program import BUILD, GRAPH, WEIGHTS, Program
+from qcompiler.report.errors_by_op import measure_errors
+from qcompiler.report.table import rows_of
+from qcompiler.runtime.artifact import read_artifact
+from qcompiler.target.base import Target
+
+# Samples on which the report's error column is measured.
+_ERROR_SAMPLES = 4
+
+
+def compile(
+    model: nn.Module | ExportedProgram | str | os.PathLike[str],
+    calibration_data: Iterable[Any],
+    *,
+    target: str | Target = "cpu",
+    strict: bool = True,
+    pipeline: str | Pipeline | None = None,
+    dynamic_shapes: DynamicShapes | None = None,
+    instruments: Sequence[Instrument] = (),
+    progress: bool = False,
+) -> Program:
+    """Compiles a model to an integer program for a target.
+
+    Args:
+        model: a module, an exported program, or the path of one (``.pt2``).
+        calibration_data: any iterable of tensors, tuples, dicts by input name, or (input, label)
+            pairs, batched along dimension 0; read once.
+        target: a target's name with options, as ``cpu`` or ``cpu{isa=avx2}``, or a target.
+        strict: refuse operators without an integer form; False keeps them as float islands.
+        pipeline: passes to run instead of the target's own pipeline, as text or as a Pipeline.
+        dynamic_shapes: names of dynamic dimensions by input; None makes dimension 0 dynamic.
+        instruments: watchers of the passes beside the verifier and the reproducer.
+        progress: show progress on the terminal.
+
+    Raises:
+        QCompilerError: for whatever the user can mend; docs/reference/errors.md lists the codes.
+    """
+    chosen = resolve_target(target)
+    passes = resolve_pipeline(pipeline, chosen)
+    with _progress(progress) as show:
+        show("capturing", None)
+        data = CalibrationData(calibration_data)
+        inputs = () if not isinstance(model, nn.Module) else data.example_inputs()
+        graph = capture(_as_path(model), inputs, dynamic_shapes)
+        data.bind(graph)
+        context = PassContext(target=chosen, strict=strict, data=data, progress=show)
+        snapshot = _FloatGraph()
+        watching = [Verify(), Reproducer(), snapshot, *instruments]
+        records = passes.run(graph, context, watching)
+        if graph.stage != Stage.TARGETED:
+            raise QCompilerError(
+                "QC0503",
+                f"the pipeline ends at the stage {graph.stage.text}",
+                remedy="end it with legalize-for-target and plan-memory",
+            )
+        show("building", None)
+        executable = chosen.build(graph)
+        show("measuring errors", None)
+        errors = _measure(snapshot.graph, graph, data)
+    rows = rows_of(graph, executable.kernels(), errors)
+    manifest = {
+        "target": format_pass(chosen),
+        "pipeline": str(passes),
+        "strict": strict,
+        "calibration": data.summary(),
+        "rows": [row.__dict__ for row in rows],
+        "notes": _notes(graph, records),
+        "structure": graph.structure,
+        "weights_sha256": _digest(graph),
+    }
+    return Program(graph, executable, chosen, manifest, _callable(model))
+
+
+def load(path: str | os.PathLike[str]) -> Program:
+    """Loads a program that ``Program.save`` wrote; nothing is unpickled, every hash is checked.
+
+    Raises:
+        QCompilerError: QC0602 for a truncated or changed file, QC0603 for one of a newer version,
+            QC0801 when the program must be rebuilt for this machine and there is no compiler.
+    """
+    from safetensors.torch import load as load_tensors
+
+    artifact = read_artifact(Path(path))
+    constants = load_tensors(artifact.members[WEIGHTS])
+    graph = parse_graph(artifact.members[GRAPH].decode(), constants)
+    graph.structure = artifact.manifest["structure"]
+    chosen = resolve_target(artifact.manifest["target"])
+    files = {
+        name.removeprefix(BUILD): content
+        for name, content in artifact.members.items()
+        if name.startswith(BUILD)
+    }
+    executable = chosen.restore(graph, files)
+    return Program(graph, executable, chosen, artifact.manifest)
+
+
+def resolve_target(target: str | Target) -> Target:
+    """Returns the target of a text such as ``cpu{isa=avx2}``.
+
+    Raises:
+        QCompilerError: QC0506 for an unknown name, QC0502 for a bad option.
+    """
+    if isinstance(target, Target):
+        return target
+    elements = list(split_pipeline(target))
+    if len(elements) != 1:
+        raise QCompilerError(
+            "QC0506", f"{target!r} names {len(elements)} targets", remedy="name one target"
+        )
+    ((name, options),) = elements
+    made: Target = build(registry.load(registry.TARGETS, name), options)  # type: ignore[arg-type]  # a Target subclass
+    return made
+
+
+def resolve_pipeline(pipeline: str | Pipeline | None, target: Target) -> Pipeline:
+    """Returns the passes of a pipeline's name or text; None means the target's own pipeline."""
+    if isinstance(pipeline, Pipeline):
+        return pipeline
+    text = target.pipeline if pipeline is None else pipeline
+    if text in registry.names(registry.PIPELINES):
+        text = str(registry.load(registry.PIPELINES, text))
+    return Pipeline.parse(text)
+
+
+class _FloatGraph(Instrument):
+    """Keeps the float graph as it is before weights are quantized."""
+
+    def __init__(self) -> None:
+        self.graph: QGraph | None = None
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Keeps a copy at the last pass of the stage ``calibrated``."""
+        if graph.stage == Stage.CALIBRATED:
+            self.graph = graph.copy()
+
+
+def _measure(original: QGraph | None, graph: QGraph, data: CalibrationData) -> dict[str, float]:
+    if original is None:
+        return {}
+    kept = next(iter(data.kept_batches(_ERROR_SAMPLES)), None)
+    return {} if kept is None else measure_errors(original, graph, kept)
+
+
+def _notes(graph: QGraph, records: Sequence[PassRecord]) -> list[str]:
+    notes = [f"{record.text.split('{')[0]}: {note}" for record in records for note in record.notes]
+    for node in graph.calls:
+        if is_island(node):
+            place = origin_of(node).source or "no source line"
+            notes.append(f"float island: {node.name} ({node.target}) at {place}")
+    return notes
+
+
+def _digest(graph: QGraph) -> str:
+    digest = hashlib.sha256()
+    for node in graph.nodes:
+        if node.op == "get_attr":
+            digest.update(str(node.target).encode())
+            digest.update(graph.constant(node).contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _as_path(model: Any) -> nn.Module | ExportedProgram | str | Path:
+    return Path(model) if isinstance(model, os.PathLike) else model
+
+
+def _callable(model: Any) -> nn.Module | None:
+    if isinstance(model, ExportedProgram):
+        return torch.export.ExportedProgram.module(model)
+    return model if isinstance(model, nn.Module) else None
+
+
+@contextmanager
+def _progress(wanted: bool) -> Iterator[Progress]:
+    if not wanted:
+        yield lambda what, done: None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("compiling") as status:
+        yield lambda what, done: status.update(what if done is None else f"{what} ({done})")

@@ -1,0 +1,217 @@
+"""Program: a compiled model that runs, reports, proves itself, and is saved to one file."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import sympy
+import torch
+from torch import fx
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import type_of
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.printer import print_graph
+from qcompiler.ir.structure import pack
+from qcompiler.ir.types import TensorType
+from qcompiler.report.table import Report, Row, rows_of
+from qcompiler.report.timing import Timing, interleave
+from qcompiler.runtime.artifact import write_artifact
+from qcompiler.runtime.verify import VerifyResult, verify_executable
+from qcompiler.target.base import Executable, Target
+
+GRAPH, WEIGHTS, BUILD = "graph.qcir", "weights.safetensors", "native/"
+
+
+@dataclass(frozen=True)
+class BenchResult:
+    """Latencies measured side by side, in turns, and the least time of each operator."""
+
+    timings: Mapping[str, Timing]
+    report: Report
+    threads: int
+    batch: tuple[int, ...]
+
+    @property
+    def speedup(self) -> float | None:
+        """Median of the float model over median of the program; None without the float model."""
+        if "fp32" not in self.timings:
+            return None
+        return self.timings["fp32"].median / self.timings["int8"].median
+
+    def __str__(self) -> str:
+        lines = [f"{self.threads} threads, first input {tuple(self.batch)}"]
+        for name, timing in self.timings.items():
+            least, median = timing.minimum * 1e3, timing.median * 1e3
+            lines.append(f"{name}: min {least:.3f} ms, median {median:.3f} ms")
+        if self.speedup is not None:
+            lines.append(f"int8 is {self.speedup:.2f} times as fast as fp32 eager (medians)")
+            if self.speedup < 1.0:
+                slow = max(self.report.rows, key=lambda r: r.microseconds or 0.0)
+                lines.append(f"warning: int8 is slower; most time goes to {slow.node} ({slow.op})")
+        return "\n".join([*lines, str(self.report)])
+
+
+class Program:
+    """A compiled model.
+
+    Calling it takes CPU tensors of the compiled types and returns what the model returns. Several
+    threads may call one program at the same time; ``num_threads`` is what one call may use.
+    """
+
+    def __init__(
+        self,
+        graph: QGraph,
+        executable: Executable,
+        target: Target,
+        manifest: Mapping[str, Any],
+        float_model: Callable[..., Any] | None = None,
+    ) -> None:
+        self.graph = graph
+        self.target = target
+        self.manifest = dict(manifest)
+        self._executable = executable
+        self._float_model = float_model
+        self._threads = os.cpu_count() or 1
+        self._input_types = [type_of(n) for n in graph.inputs]
+
+    @property
+    def num_threads(self) -> int:
+        """The number of threads that one call may use; results do not depend on it."""
+        return self._threads
+
+    @num_threads.setter
+    def num_threads(self, threads: int) -> None:
+        if threads < 1:
+            message = f"num_threads is at least 1, not {threads}"
+            raise ValueError(message)
+        self._threads = threads
+
+    @property
+    def input_types(self) -> tuple[TensorType, ...]:
+        """The types of the inputs, in order."""
+        return tuple(self._input_types)
+
+    def __call__(self, *inputs: torch.Tensor) -> Any:
+        """Runs the program.
+
+        Raises:
+            QCompilerError: QC0701 when an input has another shape, dtype or device.
+        """
+        check_inputs(self.graph, inputs)
+        results = self._executable.run([t.detach() for t in inputs], self._threads)
+        return pack(self.graph.structure, results)
+
+    def reference(self, *inputs: torch.Tensor) -> Any:
+        """Runs the program in the reference interpreter, which defines its results."""
+        check_inputs(self.graph, inputs)
+        return pack(self.graph.structure, self.graph.run(*inputs))
+
+    def report(self) -> Report:
+        """Returns one row per operator: what it became, why, its cost, and its error."""
+        rows = tuple(Row(**row) for row in self.manifest["rows"])
+        kernels = self._executable.kernels()
+        fresh = {r.node: r for r in rows_of(self.graph, kernels, {})}
+        merged = [Row(**{**r.__dict__, "kernel": fresh[r.node].kernel}) for r in rows]
+        return Report(str(self.target.name), tuple(merged), tuple(self.manifest["notes"]))
+
+    def verify(self, *inputs: torch.Tensor, seed: int = 0) -> VerifyResult:
+        """Compares the program with the reference interpreter, bit for bit.
+
+        Every operator runs on random and on corner inputs, and the whole program on the given inputs
+        (random ones when none are given), with 1, 2 and 4 threads.
+        """
+        given = list(inputs) or self.example_inputs(seed)
+        check_inputs(self.graph, given)
+        return verify_executable(self.graph, self._executable, given, seed)
+
+    def bench(self, *inputs: torch.Tensor, rounds: int = 20) -> BenchResult:
+        """Measures the program, beside the float model where that is at hand, in turns.
+
+        Inputs are random of batch 1 when none are given.
+        """
+        given = list(inputs) or self.example_inputs(0)
+        check_inputs(self.graph, given)
+        calls: dict[str, Callable[[], object]] = {"int8": lambda: self(*given)}
+        model = self._float_model
+        if model is not None:
+            calls = {"fp32": lambda: _without_grad(model, given), **calls}
+        timings = interleave(calls, rounds=rounds)
+        spent = self._executable.time_ops(given, self._threads, max(3, rounds // 2))
+        shape = tuple(given[0].shape) if given else ()
+        return BenchResult(timings, self.report().with_times(spent), self._threads, shape)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the program to one ``.qcp`` file, whole or not at all.
+
+        Raises:
+            QCompilerError: QC0604 when the file cannot be written.
+        """
+        from safetensors.torch import save
+
+        constants = {str(n.target): self.graph.constant(n) for n in self.graph.nodes if _const(n)}
+        members = {
+            GRAPH: print_graph(self.graph).encode(),
+            WEIGHTS: save({k: v.contiguous() for k, v in sorted(constants.items())}),
+        }
+        for name, content in self._executable.files().items():
+            members[BUILD + name] = content
+        write_artifact(Path(path), members, json.loads(json.dumps(self.manifest)))
+
+    def example_inputs(self, seed: int, batch: int = 1) -> list[torch.Tensor]:
+        """Returns random inputs of the compiled types; dynamic dimensions get the given size."""
+        source = torch.Generator().manual_seed(seed)
+        sizes = {n: min(max(batch, s.low), s.high) for n, s in self.graph.symbols.items()}
+        return [torch.randn(t.bind(sizes), generator=source) for t in self._input_types]
+
+
+def _const(node: fx.Node) -> bool:
+    return node.op == "get_attr"
+
+
+def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
+    with torch.inference_mode():
+        return model(*inputs)
+
+
+def check_inputs(graph: QGraph, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
+    """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
+
+    Raises:
+        QCompilerError: QC0701 naming the input, what it is and what it should be.
+    """
+    wanted = [(n.name, type_of(n)) for n in graph.inputs]
+    expected = ", ".join(f"{name}: {kind}" for name, kind in wanted)
+    if len(inputs) != len(wanted):
+        raise _rejected(f"{len(inputs)} inputs were given", expected)
+    sizes: dict[str, int] = {}
+    for (name, kind), given in zip(wanted, inputs, strict=True):
+        if not isinstance(given, torch.Tensor):
+            raise _rejected(f"input {name} is of type {type(given).__name__}", expected, name)
+        if given.dtype != kind.dtype or given.dim() != kind.rank:
+            found = f"{given.dtype} of shape {tuple(given.shape)}"
+            raise _rejected(f"input {name} is {found}", expected, name)
+        if given.device.type != "cpu":
+            raise _rejected(f"input {name} is on {given.device}", expected, name)
+        for size, dim in zip(given.shape, kind.shape, strict=True):
+            if isinstance(dim, sympy.Symbol):
+                sizes.setdefault(str(dim), size)
+    for (name, kind), given in zip(wanted, inputs, strict=True):
+        if tuple(given.shape) != kind.bind(sizes):
+            raise _rejected(f"input {name} has shape {tuple(given.shape)}", expected, name)
+    for name, size in sizes.items():
+        span = graph.symbols[name]
+        if not span.low <= size <= span.high:
+            raise _rejected(f"{name} is {size}, outside [{span.low}, {span.high}]", expected)
+    return sizes
+
+
+def _rejected(problem: str, expected: str, name: str | None = None) -> QCompilerError:
+    return QCompilerError(
+        "QC0701", problem, node=name, remedy=f"call the program with CPU tensors ({expected})"
+    )

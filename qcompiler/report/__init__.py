@@ -1,0 +1,1 @@
+"""Reports: what each operator became, why, and what it costs."""

@@ -1,0 +1,177 @@
+"""The per-op report: what each operator became, at which bits, why, and what it costs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
+from io import StringIO
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from torch import fx
+
+from qcompiler.ir.annotations import origin_of, quant_of, type_of
+from qcompiler.ir.graph import QGraph, argument, arguments
+from qcompiler.ir.queries import is_island
+from qcompiler.ir.types import Dim, evaluate_dim
+
+_EXAMPLE = 1
+
+
+@dataclass(frozen=True)
+class Row:
+    """One operator of a program.
+
+    ``macs`` and ``bytes`` (results, parameters) are for a batch of 1; ``microseconds`` is the least
+    measured time, None where it was not measured; ``sqnr`` is the signal-to-noise ratio in dB of the
+    value against the float model, with all error up to here, None where there is no float value.
+    """
+
+    node: str
+    op: str
+    kernel: str
+    type: str
+    bits: str
+    macs: int
+    bytes: int
+    why: str
+    module: str
+    source: str
+    sqnr: float | None = None
+    microseconds: float | None = None
+
+
+@dataclass(frozen=True)
+class Report:
+    """The rows of a program in execution order, with totals and the float islands."""
+
+    target: str
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def islands(self) -> tuple[Row, ...]:
+        """The operators that stayed in floating point."""
+        return tuple(r for r in self.rows if r.bits == "float island")
+
+    def with_times(self, microseconds: Mapping[str, float]) -> Report:
+        """Returns the report with measured times."""
+        timed = (replace(r, microseconds=microseconds.get(r.node)) for r in self.rows)
+        return replace(self, rows=tuple(timed))
+
+    def as_json(self) -> list[dict[str, Any]]:
+        """Returns the rows as JSON objects."""
+        return [asdict(r) for r in self.rows]
+
+    def __str__(self) -> str:
+        table = Table(title=f"program for {self.target}, batch {_EXAMPLE}", show_footer=True)
+        macs = sum(r.macs for r in self.rows)
+        size = sum(r.bytes for r in self.rows)
+        for name, footer, justify in (
+            ("node", "total", "left"),
+            ("op", "", "left"),
+            ("kernel", "", "left"),
+            ("type", "", "left"),
+            ("bits", "", "left"),
+            ("MMAC", f"{macs / 1e6:.2f}", "right"),
+            ("kB", f"{size / 1e3:.1f}", "right"),
+            ("us", self._total_time(), "right"),
+            ("SQNR dB", "", "right"),
+            ("why", "", "left"),
+            ("from", "", "left"),
+        ):
+            table.add_column(name, footer=footer, justify=justify, no_wrap=name == "node")  # type: ignore[arg-type]  # literals
+        for r in self.rows:
+            table.add_row(
+                r.node,
+                r.op,
+                r.kernel,
+                r.type.replace("[", r"\["),
+                r.bits,
+                f"{r.macs / 1e6:.2f}" if r.macs else "",
+                f"{r.bytes / 1e3:.1f}",
+                "" if r.microseconds is None else f"{r.microseconds:.1f}",
+                "" if r.sqnr is None else f"{r.sqnr:.1f}",
+                r.why,
+                r.module or r.source,
+            )
+        text = StringIO()
+        Console(file=text, width=200).print(table)
+        return text.getvalue() + "".join(f"{line}\n" for line in self.notes)
+
+    def _total_time(self) -> str:
+        times = [r.microseconds for r in self.rows if r.microseconds is not None]
+        return f"{sum(times):.1f}" if times else ""
+
+
+def rows_of(
+    graph: QGraph, kernels: Mapping[str, str], sqnr: Mapping[str, float]
+) -> tuple[Row, ...]:
+    """Returns a row for each call of a lowered graph."""
+    return tuple(_row(n, graph, kernels.get(n.name, ""), sqnr.get(n.name)) for n in graph.calls)
+
+
+def _row(node: fx.Node, graph: QGraph, kernel: str, sqnr: float | None) -> Row:
+    origin, quant = origin_of(node), quant_of(node)
+    namespace, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]  # an OpOverload
+    island = is_island(node)
+    return Row(
+        node.name,
+        name if namespace == "qcompiler" else f"{namespace}.{name}",
+        kernel,
+        str(type_of(node)),
+        "float island" if island else _bits(node, graph),
+        macs_of(node, graph),
+        _at_example(type_of(node).nbytes(), graph) + _parameter_bytes(node, graph),
+        quant.why or (_default_reason(name) if not island else ""),
+        origin.module or "",
+        origin.source or "",
+        sqnr,
+    )
+
+
+def _bits(node: fx.Node, graph: QGraph) -> str:
+    own = type_of(node).dtype
+    width = f"a{own.itemsize * 8}" if not own.is_floating_point else "f32"
+    options = arguments(node)
+    return f"w8{width}" if isinstance(options.get("weight"), fx.Node) else width
+
+
+def _default_reason(name: str) -> str:
+    reasons = {
+        "quantize": "input border",
+        "dequantize": "output border",
+        "table": "unary function of 8-bit codes: 256 entries",
+        "requantize": "the two sides have different scales",
+    }
+    return reasons.get(name, "integer form of the float operator")
+
+
+def _at_example(dim: Dim, graph: QGraph) -> int:
+    return evaluate_dim(dim, {n: max(_EXAMPLE, s.low) for n, s in graph.symbols.items()})
+
+
+def _parameter_bytes(node: fx.Node, graph: QGraph) -> int:
+    constants = (n for n in node.all_input_nodes if n.op == "get_attr")
+    return sum(graph.constant(n).numel() * graph.constant(n).itemsize for n in constants)
+
+
+def macs_of(node: fx.Node, graph: QGraph) -> int:
+    """Returns the multiply-accumulates of a product for a batch of 1, 0 for other operators."""
+    options = arguments(node)
+    results = _at_example(type_of(node).numel(), graph)
+    if isinstance(options.get("weight"), fx.Node):
+        weight = type_of(options["weight"])
+        return results * _at_example(weight.numel(), graph) // _at_example(weight.shape[0], graph)
+    if "matmul" in node.target._schema.name:  # type: ignore[union-attr]  # an OpOverload
+        return results * _at_example(type_of(argument(node, "a")).shape[-1], graph)
+    return 0
+
+
+def decibels(signal: float, noise: float) -> float:
+    """Returns the ratio of two energies in dB; 200 stands for no noise."""
+    if noise <= 0.0:
+        return 200.0
+    return 10.0 * math.log10(signal / noise) if signal > 0 else -200.0
