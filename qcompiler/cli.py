@@ -49,6 +49,13 @@ DataOption = Annotated[
     ),
 ]
 ProgramArgument = Annotated[Path, typer.Argument(metavar="PROGRAM", help="A .qcp file.")]
+TargetOption = Annotated[
+    str,
+    typer.Option("--target", help="A target, as cpu{isa=avx2}; `qcompiler targets` lists them."),
+]
+StrictOption = Annotated[
+    bool, typer.Option("--strict/--no-strict", help="Refuse operators without integer form.")
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Number of threads; one per core if left out."),
@@ -63,33 +70,32 @@ InputsArgument = Annotated[
 def compile(
     model: ModelArgument,
     data: DataOption = None,
-    target: Annotated[
-        str, typer.Option("--target", help="Name of the target; `qcompiler targets` lists them.")
-    ] = "cpu",
+    target: TargetOption = "cpu",
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The artifact to be written.")
     ] = Path("out.qcp"),
     pipeline: Annotated[
         str | None, typer.Option("--pipeline", help="Passes as text instead of the default ones.")
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict/--no-strict", help="Refuse operators without integer form.")
-    ] = True,
+    strict: StrictOption = True,
     threads: ThreadsOption = None,
 ) -> None:
     """Compile a model to an integer program."""
     import torch
 
     import qcompiler
+    from qcompiler.api import resolve_pipeline, resolve_target
     from qcompiler.cli_inputs import check_writable, load_model
 
-    registry.owner(registry.TARGETS, target)
+    # Whatever can be refused at once is refused before the model is loaded.
+    chosen = resolve_target(target)
+    resolve_pipeline(pipeline, chosen)
     check_writable(output)
     if threads is not None:
         torch.set_num_threads(threads)
     source = load_model(model, data)
     program = qcompiler.compile(
-        source.model, source.data, target=target, strict=strict, pipeline=pipeline, progress=True
+        source.model, source.data, target=chosen, strict=strict, pipeline=pipeline, progress=True
     )
     program.save(output)
     _out().print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)", highlight=False)
@@ -138,6 +144,51 @@ def bench(
 
     result = _load(program, threads).bench(*read_tensors(inputs or []))
     _out().print(str(result), markup=False, highlight=False, soft_wrap=True)
+
+
+@app.command()
+def opt(
+    source: Annotated[
+        str, typer.Argument(metavar="MODEL", help="As for compile, or a .qcir or .qcp file.")
+    ],
+    pipeline: Annotated[
+        str, typer.Option("--pipeline", "-p", help="Passes as text, or a pipeline's name.")
+    ],
+    data: DataOption = None,
+    target: TargetOption = "cpu",
+    strict: StrictOption = True,
+    output: Annotated[
+        Path | None,
+        typer.Option("--output", "-o", help="Write the graph to this .qcir file, not to stdout."),
+    ] = None,
+    print_before: Annotated[
+        list[str] | None,
+        typer.Option("--print-before", metavar="PASS", help="Print the graph before; * is all."),
+    ] = None,
+    print_after: Annotated[
+        list[str] | None,
+        typer.Option("--print-after", metavar="PASS", help="Print the graph after; * is all."),
+    ] = None,
+    stop_after: Annotated[
+        str | None, typer.Option("--stop-after", metavar="PASS", help="End after this pass.")
+    ] = None,
+    dump: Annotated[
+        Path | None, typer.Option("--dump", help="Folder for the graph after every pass.")
+    ] = None,
+    time: Annotated[bool, typer.Option("--time", help="Print what each pass took.")] = False,
+) -> None:
+    """Run a pipeline of passes and print the graph."""
+    from qcompiler import cli_opt
+    from qcompiler.cli_inputs import check_writable
+
+    if output is not None:
+        check_writable(output)
+    watch = cli_opt.Watch(
+        tuple(print_before or ()), tuple(print_after or ()), stop_after, dump, time
+    )
+    cli_opt.run(
+        source, pipeline, data=data, target=target, strict=strict, output=output, watch=watch
+    )
 
 
 @app.command()

@@ -52,7 +52,7 @@ def load_model(text: str, data: str | None) -> ModelSource:
                 f"{text!r} comes without calibration data",
                 remedy="add --data package.module:callable",
             )
-        return ModelSource(path, None, _batches(data))
+        return ModelSource(path, None, load_data(data))
     made = _call("MODEL", text)
     if not (isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], nn.Module)):
         raise QCompilerError(
@@ -60,7 +60,23 @@ def load_model(text: str, data: str | None) -> ModelSource:
         )
     model, inputs, own = made
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
-    return ModelSource(model, inputs, own if data is None else _batches(data))
+    return ModelSource(model, inputs, own if data is None else load_data(data))
+
+
+def load_data(text: str) -> Iterable[object]:
+    """Returns the calibration batches that DATA of the command line names.
+
+    Raises:
+        QCompilerError: it does not follow its form (QC0901).
+    """
+    made = _call("DATA", text)
+    if isinstance(made, Tensor) or not isinstance(made, Iterable):
+        raise QCompilerError(
+            "QC0901",
+            f"{text!r} returned {_describe(made)} instead of an iterable of batches",
+            remedy="return a list, a generator or a DataLoader",
+        )
+    return made
 
 
 def check_writable(path: Path) -> None:
@@ -130,17 +146,6 @@ def _read(path: Path) -> list[Tensor]:
     raise QCompilerError(
         "QC0902", f"{str(path)!r} ends in neither .npy nor .safetensors", remedy=remedy
     )
-
-
-def _batches(text: str) -> Iterable[object]:
-    made = _call("DATA", text)
-    if isinstance(made, Tensor) or not isinstance(made, Iterable):
-        raise QCompilerError(
-            "QC0901",
-            f"{text!r} returned {_describe(made)} instead of an iterable of batches",
-            remedy="return a list, a generator or a DataLoader",
-        )
-    return made
 
 
 def _call(what: str, text: str) -> object:

@@ -1,0 +1,106 @@
+"""``qcompiler opt``: runs passes on a model or on text IR and shows the graph."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from qcompiler.api import resolve_pipeline, resolve_target
+from qcompiler.calibration import CalibrationData
+from qcompiler.capture import capture
+from qcompiler.cli_inputs import load_data, load_model
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.printer import print_graph
+from qcompiler.passmgr.base import PassRecord
+from qcompiler.passmgr.context import PassContext
+from qcompiler.passmgr.instruments import (
+    DumpIR,
+    Instrument,
+    PrintIR,
+    Reproducer,
+    StopAfter,
+    Verify,
+)
+from qcompiler.runtime.graph_file import load_graph, save_graph
+
+TEXT_IR = (".qcir", ".qcp")
+
+
+@dataclass(frozen=True)
+class Watch:
+    """What to show while passes run."""
+
+    print_before: tuple[str, ...] = ()
+    print_after: tuple[str, ...] = ()
+    stop_after: str | None = None
+    dump: Path | None = None
+    time: bool = False
+
+    def instruments(self) -> list[Instrument]:
+        """Returns the instruments that do it; the verifier comes last, so that bad IR is seen."""
+        made: list[Instrument] = [
+            PrintIR(self.print_before, self.print_after, write=sys.stderr.write),
+            Reproducer(),
+        ]
+        if self.stop_after is not None:
+            made.append(StopAfter(self.stop_after))
+        if self.dump is not None:
+            made.append(DumpIR(self.dump))
+        return [*made, Verify()]
+
+
+def run(
+    source: str,
+    pipeline: str,
+    *,
+    data: str | None,
+    target: str,
+    strict: bool,
+    output: Path | None,
+    watch: Watch,
+) -> None:
+    """Runs a pipeline and prints or writes the graph that comes out."""
+    chosen = resolve_target(target)
+    passes = resolve_pipeline(pipeline, chosen)
+    graph, calibration = _load(source, data)
+    context = PassContext(target=chosen, strict=strict, data=calibration)
+    records = passes.run(graph, context, watch.instruments())
+    if watch.time:
+        _print_times(records)
+    if output is None:
+        sys.stdout.write(print_graph(graph))
+    else:
+        save_graph(graph, output)
+
+
+def _load(source: str, data: str | None) -> tuple[QGraph, CalibrationData | None]:
+    if source.endswith(TEXT_IR):
+        graph = load_graph(Path(source))
+        return graph, None if data is None else _bound(load_data(data), graph)
+    loaded = load_model(source, data)
+    if loaded.inputs is None:
+        graph = capture(loaded.model)
+        return graph, _bound(loaded.data, graph)
+    calibration = CalibrationData(loaded.data)
+    graph = capture(loaded.model, calibration.example_inputs())
+    calibration.bind(graph)
+    return graph, calibration
+
+
+def _bound(batches: Iterable[object], graph: QGraph) -> CalibrationData:
+    calibration = CalibrationData(batches)
+    calibration.bind(graph)
+    return calibration
+
+
+def _print_times(records: Sequence[PassRecord]) -> None:
+    table = Table("pass", "ms", "changed", "nodes", box=None, pad_edge=False)
+    for record in records:
+        changed = "yes" if record.changed else ""
+        table.add_row(record.text, f"{record.seconds * 1e3:.1f}", changed, str(record.nodes))
+    Console(stderr=True).print(table)
