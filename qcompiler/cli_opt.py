@@ -26,7 +26,7 @@ from qcompiler.passmgr.instruments import (
     StopAfter,
     Verify,
 )
-from qcompiler.runtime.graph_file import load_graph, save_graph
+from qcompiler.runtime.artifact import load_graph, read_artifact, save_graph
 
 TEXT_IR = (".qcir", ".qcp")
 
@@ -80,7 +80,7 @@ def run(
 
 def _load(source: str, data: str | None) -> tuple[QGraph, CalibrationData | None]:
     if source.endswith(TEXT_IR):
-        graph = load_graph(Path(source))
+        graph = read_artifact(source).graph() if source.endswith(".qcp") else load_graph(source)
         return graph, None if data is None else _bound(load_data(data), graph)
     loaded = load_model(source, data)
     if loaded.inputs is None:

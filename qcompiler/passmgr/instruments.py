@@ -118,7 +118,7 @@ class Reproducer(Instrument):
 
     def failed(self, current: Pass, graph: QGraph, error: Exception) -> str | None:
         """Writes the kept graph; returns the command that runs the failing pass again."""
-        from qcompiler.runtime.graph_file import save_graph
+        from qcompiler.runtime.artifact import save_graph
 
         if self._saved is None:
             return None
