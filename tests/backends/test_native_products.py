@@ -1,0 +1,88 @@
+"""Convolution, linear and matmul on every instruction set equal the reference."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.backends.helpers import Case, Const, case, check
+from tests.backends.strategies import FEW, convolutions, linears, matmuls
+
+
+@FEW
+@given(st.lists(convolutions(), min_size=30, max_size=30))
+def test_convolutions_equal_the_reference(cases: list[Case]) -> None:
+    check(cases)
+
+
+@FEW
+@given(st.lists(convolutions(depthwise=True), min_size=25, max_size=25))
+def test_depthwise_convolutions_equal_the_reference(cases: list[Case]) -> None:
+    check(cases)
+
+
+@FEW
+@given(st.lists(st.one_of(linears(), matmuls()), min_size=30, max_size=30))
+def test_linear_and_matmul_equal_the_reference(cases: list[Case]) -> None:
+    check(cases)
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_every_channel_count_up_to_forty(batch: int) -> None:
+    random = torch.Generator().manual_seed(batch)
+    cases = []
+    for channels in range(1, 41):
+        x = torch.randint(-128, 128, (batch, channels, 3, 2), dtype=torch.int8, generator=random)
+        out = 41 - channels
+        weight = torch.randint(-127, 128, (out, channels, 1, 1), generator=random)
+        arguments = [
+            x,
+            Const(weight.to(torch.int8)),
+            Const(torch.zeros(out, dtype=torch.int32)),
+            Const(torch.tensor([2**30], dtype=torch.int32)),
+            Const(torch.tensor([39], dtype=torch.int32)),
+        ]
+        geometry = [5, [1, 1], [0, 0, 0, 0], [1, 1], 1]
+        cases.append(case("conv2d_requant", *arguments, *geometry, -7, -128, 127))
+    check(cases)
+
+
+def test_parts_of_large_layers_meet_without_a_gap() -> None:
+    """Layers above the parallel threshold, cut by rows and by panels."""
+    random = torch.Generator().manual_seed(7)
+    cases = []
+    for channels, out, size in ((64, 96, 14), (96, 200, 7), (160, 33, 9)):
+        x = torch.randint(-128, 128, (1, channels, size, size), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (out, channels, 3, 3), generator=random)
+        constants = [
+            Const(weight.to(torch.int8)),
+            Const(torch.randint(-999, 999, (out,), generator=random).to(torch.int32)),
+            Const(torch.full((out,), 2**30 + 128, dtype=torch.int32)),
+            Const(torch.full((out,), 43, dtype=torch.int32)),
+        ]
+        geometry = [-9, [1, 1], [1, 1, 1, 1], [1, 1], 1]
+        cases.append(case("conv2d_requant", x, *constants, *geometry, 3, -128, 127))
+    check(cases)
+
+
+def test_accumulators_above_24_bits_and_ties_round_exactly() -> None:
+    """Extreme sums and multipliers 2**-k: the precondition of the fp32 path decides."""
+    depth, out = 3000, 20
+    x = torch.full((4, depth), 127, dtype=torch.int8)
+    x[1] = -128
+    x[2, ::2] = -128
+    weight = torch.full((out, depth), 127, dtype=torch.int8)
+    weight[1::2] = -127
+    cases = []
+    for shift in (31, 32, 33, 44, 45, 46, 50, 55, 62):
+        arguments = [
+            Const(weight),
+            Const(torch.arange(out, dtype=torch.int32)),
+            Const(torch.full((out,), 2**30, dtype=torch.int32)),
+            Const(torch.full((out,), shift, dtype=torch.int32)),
+        ]
+        cases.append(case("linear_requant", x, *arguments, -128, 0, -128, 127))
+        cases.append(case("linear_requant", x, *arguments, 127, 0, -128, 127))
+    check(cases)
