@@ -19,7 +19,7 @@ demo: $(VENV)/.demo
 	$(BIN)/qcompiler demo
 
 test: $(VENV)/.test
-	$(BIN)/python -m pytest -n $(JOBS) $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
 
 lint: $(VENV)/.test
 	$(BIN)/ruff format --check .

@@ -6,10 +6,6 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from hypothesis import settings
-
-settings.register_profile("numerics", deadline=None)
-settings.load_profile("numerics")
 
 
 @pytest.fixture(autouse=True, scope="package")
