@@ -12,7 +12,7 @@ _TOKEN = re.compile(
     r"""(?P<space>[ \t]+)
       | (?P<string>"(?:[^"\\]|\\.)*")
       | (?P<node>%[A-Za-z_]\w*)
-      | (?P<constant>@[A-Za-z_]\w*)
+      | (?P<constant>@\w+)
       | (?P<table>\$\d+)
       | (?P<number>\d+(?:\.\d+)?(?:[eE][+-]?\d+)?)
       | (?P<word>[A-Za-z_]\w*)
