@@ -1,4 +1,4 @@
-"""The reference interpreter as a target: every operator, by its definition in torch integer code."""
+"""The reference interpreter as a target: every operator by its definition, in torch."""
 
 from __future__ import annotations
 

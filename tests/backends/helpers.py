@@ -93,16 +93,20 @@ def compile_graph(graph: QGraph, isa: Isa) -> NativeProgram:
 
 
 def check(cases: Sequence[Case], levels: Iterable[Isa] = LEVELS) -> None:
-    """Asserts that every case gives the reference's integers on every level and thread count."""
+    """Asserts that every case gives the reference's integers on every level and thread count.
+
+    Each case runs as part of the whole program and alone.
+    """
     graph, inputs = build_graph(cases)
     expected = graph.run(*inputs)
+    values = {node.name: x for node, x in zip(graph.inputs, inputs, strict=True)}
     for isa in levels:
         program = compile_graph(graph, isa)
-        for threads in (1, 2, 4):
-            got = program.run(inputs, threads)
-            for one, want, have in zip(cases, expected, got, strict=True):
-                same = torch.equal(want, have)
-                assert same, f"{isa.name} x{threads}: {describe(one, want, have)}"
+        alone = [program.run_op(op.node, [values[n] for n in op.operands]) for op in program.ops]
+        runs = {"alone": alone} | {f"x{n}": program.run(inputs, n) for n in (1, 2, 4)}
+        for name, results in runs.items():
+            for one, want, have in zip(cases, expected, results, strict=True):
+                assert torch.equal(want, have), f"{isa.name} {name}: {describe(one, want, have)}"
 
 
 def describe(one: Case, want: torch.Tensor, have: torch.Tensor) -> str:

@@ -60,8 +60,8 @@ def elementwise(draw: Draw) -> Case:
         return case("requantize", x, *requant, axis, zero_point, draw(ZERO_POINTS), *draw(RANGES))
     other = tuple(1 if draw(st.integers(0, 3)) == 0 else size for size in shape)
     other = other[draw(st.integers(0, len(other) - 1)) :]
-    b: torch.Tensor | Const = codes(draw, other)
-    b = Const(b) if draw(st.booleans()) else b
+    second = codes(draw, other)
+    b = Const(second) if draw(st.booleans()) else second
     if kind == "add":
         return case("add", *((x, b) if draw(st.booleans()) else (b, x)), *add_parameters(draw))
     multiplier = 128 * draw(st.integers(0, 2**24 - 1))

@@ -1,0 +1,84 @@
+"""Packing: folding of zero points, panels, and the precondition of the fp32 epilogue."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from qcompiler.backends.native.packing import (
+    Blob,
+    accumulator_bound,
+    fold_zero_point,
+    pack_depthwise,
+    pack_panels,
+    round_down_scale,
+)
+
+
+def test_folded_bias_gives_the_accumulator_on_stored_bytes() -> None:
+    random = np.random.default_rng(0)
+    weight = random.integers(-127, 128, (5, 33), dtype=np.int8)
+    bias = random.integers(-(2**20), 2**20, 5, dtype=np.int32)
+    codes = random.integers(-128, 128, 33, dtype=np.int64)
+    for zero_point in (-128, -1, 0, 127):
+        folded = fold_zero_point(weight, bias, zero_point)
+        wanted = bias + weight.astype(np.int64) @ (codes - zero_point)
+        assert np.array_equal(folded + weight.astype(np.int64) @ (codes + 128), wanted)
+        assert np.all(np.abs(wanted) <= accumulator_bound(weight, bias, zero_point))
+
+
+def test_panels_hold_each_weight_once_and_zeros_elsewhere() -> None:
+    weight = np.arange(1, 1 + 2 * 3 * 5 * 2 * 1, dtype=np.int8).reshape(6, 5, 2, 1)
+    packed = pack_panels(weight, groups=2)
+    assert packed.shape == (2, 1, 2, 2, 16, 4)
+    for channel in range(6):
+        group, n = divmod(channel, 3)
+        for depth in range(5):
+            found = packed[group, 0, :, depth // 4, n, depth % 4]
+            assert np.array_equal(found, weight[channel, depth, :, 0])
+    assert np.count_nonzero(packed) == weight.size
+
+
+def test_depthwise_blocks_follow_the_byte_interleaving() -> None:
+    random = np.random.default_rng(1)
+    weight = random.integers(1, 128, (70, 1, 3, 3), dtype=np.int8)
+    packed = pack_depthwise(weight)
+    assert packed.shape == (2, 3, 4, 4, 4, 4)
+    for channel in (0, 5, 17, 63, 64, 69):
+        block, rest = divmod(channel, 64)
+        lane, part, i = rest // 16, rest % 16 // 4, rest % 4
+        flat = packed[block, :, part, lane, i, :].reshape(-1)
+        assert np.array_equal(flat[:9], weight[channel].reshape(-1))
+    assert np.count_nonzero(packed) == weight.size
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "shift", "bound", "exact"),
+    [
+        (2**30, 31, 2**31, True),  # M = 1/2
+        (2**30 + 128, 31, 100, False),  # M > 1/2
+        (2**30 + 1, 40, 100, False),  # more than 24 bits
+        (2**30, 45, 2**31, True),  # M = 2**-15
+        (2**30, 46, 2**24, True),  # small M, small accumulator
+        (2**30, 46, 2**24 + 1, False),
+        (0, 50, 2**31, True),  # a dead channel
+    ],
+)
+def test_the_round_down_path_is_taken_where_it_is_exact(
+    multiplier: int, shift: int, bound: int, exact: bool
+) -> None:
+    arrays = np.array([multiplier], np.int32), np.array([shift], np.int32)
+    scale = round_down_scale(*arrays, np.array([bound], np.int64))
+    assert (scale is not None) == exact
+    if scale is not None:
+        assert float(scale[0]) == multiplier * 2.0**-shift
+
+
+def test_equal_constants_are_stored_once_and_aligned() -> None:
+    blob = Blob()
+    first = blob.add(np.arange(5, dtype=np.int8))
+    second = blob.add(np.arange(7, dtype=np.int8))
+    assert blob.add(np.arange(5, dtype=np.int8)) == first
+    assert first % 64 == 0
+    assert second % 64 == 0
+    assert second > first
