@@ -123,8 +123,8 @@ class Program:
     def verify(self, *inputs: torch.Tensor, seed: int = 0) -> VerifyResult:
         """Compares the program with the reference interpreter, bit for bit.
 
-        Every operator runs on random and on corner inputs, and the whole program on the given inputs
-        (random ones when none are given), with 1, 2 and 4 threads.
+        Every operator runs on random and on corner inputs, and the whole program on the given
+        inputs (random ones when none are given), with 1, 2 and 4 threads.
         """
         given = list(inputs) or self.example_inputs(seed)
         check_inputs(self.graph, given)
@@ -179,7 +179,7 @@ def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> 
         return model(*inputs)
 
 
-def check_inputs(graph: QGraph, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
+def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
     """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
 
     Raises:
@@ -188,30 +188,36 @@ def check_inputs(graph: QGraph, inputs: Sequence[torch.Tensor]) -> dict[str, int
     wanted = [(n.name, type_of(n)) for n in graph.inputs]
     expected = ", ".join(f"{name}: {kind}" for name, kind in wanted)
     if len(inputs) != len(wanted):
-        raise _rejected(f"{len(inputs)} inputs were given", expected)
+        problem = f"{len(inputs)} inputs were given"
+        raise rejection(problem, expected)
     sizes: dict[str, int] = {}
     for (name, kind), given in zip(wanted, inputs, strict=True):
         if not isinstance(given, torch.Tensor):
-            raise _rejected(f"input {name} is of type {type(given).__name__}", expected, name)
+            problem = f"input {name} is of type {type(given).__name__}"
+            raise rejection(problem, expected, name)
         if given.dtype != kind.dtype or given.dim() != kind.rank:
             found = f"{given.dtype} of shape {tuple(given.shape)}"
-            raise _rejected(f"input {name} is {found}", expected, name)
+            problem = f"input {name} is {found}"
+            raise rejection(problem, expected, name)
         if given.device.type != "cpu":
-            raise _rejected(f"input {name} is on {given.device}", expected, name)
+            problem = f"input {name} is on {given.device}"
+            raise rejection(problem, expected, name)
         for size, dim in zip(given.shape, kind.shape, strict=True):
             if isinstance(dim, sympy.Symbol):
                 sizes.setdefault(str(dim), size)
     for (name, kind), given in zip(wanted, inputs, strict=True):
         if tuple(given.shape) != kind.bind(sizes):
-            raise _rejected(f"input {name} has shape {tuple(given.shape)}", expected, name)
+            problem = f"input {name} has shape {tuple(given.shape)}"
+            raise rejection(problem, expected, name)
     for name, size in sizes.items():
         span = graph.symbols[name]
         if not span.low <= size <= span.high:
-            raise _rejected(f"{name} is {size}, outside [{span.low}, {span.high}]", expected)
+            problem = f"{name} is {size}, outside [{span.low}, {span.high}]"
+            raise rejection(problem, expected)
     return sizes
 
 
-def _rejected(problem: str, expected: str, name: str | None = None) -> QCompilerError:
+def rejection(problem: str, expected: str, name: str | None = None) -> QCompilerError:
     return QCompilerError(
         "QC0701", problem, node=name, remedy=f"call the program with CPU tensors ({expected})"
     )

@@ -11,7 +11,7 @@ from torch import fx
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, quant_of, type_of, update_quant
 from qcompiler.ir.float_ops import float_op_of
-from qcompiler.ir.graph import QGraph, argument, is_constant
+from qcompiler.ir.graph import QGraph, argument, is_constant, operator_of
 from qcompiler.ir.queries import (
     absorbing_clamp,
     constant_interval,
@@ -154,5 +154,5 @@ def _derived(node: fx.Node) -> Range:
     for operand in value_operands(node):
         if type_of(operand).is_float:
             joined = joined.join(quant_of(operand).range or Range.unobserved())
-    value = argument(node, "value") if node.target._schema.name.endswith("::pad") else None  # type: ignore[union-attr]  # an OpOverload
+    value = argument(node, "value") if operator_of(node)._schema.name.endswith("::pad") else None
     return joined if value is None else joined.join(Range.of(float(value), float(value)))

@@ -102,7 +102,13 @@ def rescale(low: Lowering, node: fx.Node, source: QType, axis: int = 0) -> fx.No
     m, s = multiplier_from_scale(low.ratio(source))
     multiplier, shift = low.constant([m], "multiplier"), low.constant([s], "shift")
     result = low.call(
-        INTEGER.requantize.default, node, multiplier, shift, axis, source.tensor_zero_point, *low.limits
+        INTEGER.requantize.default,
+        node,
+        multiplier,
+        shift,
+        axis,
+        source.tensor_zero_point,
+        *low.limits,
     )
     update_quant(result, qtype=low.qtype, why="the two sides have different scales")
     return result
@@ -164,9 +170,7 @@ def _linear(low: Lowering) -> fx.Node:
 
 def _matmul(low: Lowering) -> fx.Node:
     (a, a_type), (b, b_type) = low.operand("a"), low.operand("b")
-    acc = low.call(
-        INTEGER.matmul.default, a, b, a_type.tensor_zero_point, b_type.tensor_zero_point
-    )
+    acc = low.call(INTEGER.matmul.default, a, b, a_type.tensor_zero_point, b_type.tensor_zero_point)
     scale = a_type.exact_scale * b_type.exact_scale
     update_quant(acc, qtype=QType(32, (float(scale),), (0,)))
     m, s = multiplier_from_scale(low.ratio(a_type, b_type))
@@ -191,7 +195,7 @@ def _mul(low: Lowering) -> fx.Node:
 def _clamp(low: Lowering) -> fx.Node:
     x, x_type = low.operand("x")
     y = rescale(low, x, x_type)
-    zero_point, qmin, qmax = low.limits
+    _, qmin, qmax = low.limits
     low_code, high_code = qmin, qmax
     if low.args["min"] is not None:
         low_code = _code(low, low.args["min"])
@@ -253,10 +257,9 @@ def _static(low: Lowering, dims: Sequence[int]) -> list[int]:
     shape = type_of(low.args["x"]).shape
     sizes = [shape[d] for d in dims]
     if not all(isinstance(s, int) for s in sizes):
-        raise low.error(
-            f"{low.node.name} averages over a dynamic dimension",
-            "declare that dimension fixed: its size is a divisor known at compile time",
-        )
+        problem = f"{low.node.name} averages over a dynamic dimension"
+        remedy = "declare that dimension fixed: its size is a divisor known at compile time"
+        raise low.error(problem, remedy)
     return [int(s) for s in sizes]
 
 

@@ -43,7 +43,9 @@ class FoldRequant(Pass):
         """Folds every pair of requantizations whose inner result has no other user."""
         changed = False
         for outer in graph.calls:
-            inner = argument(outer, "x") if is_call(outer, _REQUANTIZE) else None
+            if not is_call(outer, _REQUANTIZE):
+                continue
+            inner = argument(outer, "x")
             if is_call(inner, _REQUANTIZE) and len(inner.users) == 1:
                 acc = argument(inner, "x")
                 if is_call(acc, *_PRODUCTS):

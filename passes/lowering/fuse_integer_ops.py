@@ -9,7 +9,7 @@ import torch
 from torch import fx
 
 from qcompiler.ir.annotations import inherit_quant, qtype_of, quant_of, type_of, update_quant
-from qcompiler.ir.graph import QGraph, argument, arguments, is_call
+from qcompiler.ir.graph import QGraph, argument, arguments, is_call, operator_of
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.requant import requant_reference
 from qcompiler.numerics.tables import compose_tables
@@ -84,7 +84,7 @@ def _fuse_product(node: fx.Node, graph: QGraph) -> bool:
     limits = [argument(node, n) for n in ("zero_point", "qmin", "qmax")]
     scaling = [argument(node, "multiplier"), argument(node, "shift")]
     args = (*acc.args[:operands], *scaling, *acc.args[operands:], *limits)
-    new = graph.call(_FUSED[acc.target], args, before=node, origin=acc)  # type: ignore[index]  # an OpOverload of the table
+    new = graph.call(_FUSED[operator_of(acc)], args, before=node, origin=acc)
     _supersede(node, acc, new, graph)
     return True
 
@@ -150,7 +150,7 @@ def _fold_clamp(node: fx.Node, graph: QGraph) -> bool:
         qmin = min(max(options["qmin"], low), high)
         qmax = min(max(options["qmax"], low), high)
         args = [qmin if n == "qmin" else qmax if n == "qmax" else v for n, v in options.items()]
-        new = graph.call(inner.target, args, before=node, origin=inner)  # type: ignore[arg-type]  # an OpOverload
+        new = graph.call(operator_of(inner), args, before=node, origin=inner)
     _supersede(node, inner, new, graph)
     update_quant(new, why=_join_reasons(quant_of(new).why, "clamp folded into the limits"))
     return True
@@ -167,7 +167,7 @@ def _fuse_table(node: fx.Node, graph: QGraph) -> bool:
     if options["table"] is not None or options["add"] is not None:
         return False
     options["table"] = argument(node, "table")
-    new = graph.call(inner.target, list(options.values()), before=node, origin=inner)  # type: ignore[arg-type]  # an OpOverload
+    new = graph.call(operator_of(inner), list(options.values()), before=node, origin=inner)
     _supersede(node, inner, new, graph)
     update_quant(new, why=_join_reasons(quant_of(new).why, "unary function fused as a table"))
     return True
@@ -197,7 +197,7 @@ def _fuse_residual(node: fx.Node, graph: QGraph) -> bool:
             options[f"{second}_multiplier"],
             *(options[n] for n in ("shift", "zero_point", "qmin", "qmax")),
         ]
-        new = graph.call(inner.target, list(fused.values()), before=node, origin=inner)  # type: ignore[arg-type]  # an OpOverload
+        new = graph.call(operator_of(inner), list(fused.values()), before=node, origin=inner)
         _supersede(node, inner, new, graph)
         update_quant(
             new, qtype=qtype_of(new), why=_join_reasons(quant_of(new).why, "residual add fused")

@@ -17,7 +17,7 @@ from qcompiler.ir.annotations import (
     type_of,
     update_quant,
 )
-from qcompiler.ir.graph import QGraph, is_constant
+from qcompiler.ir.graph import QGraph, is_constant, operator_of
 from qcompiler.ir.queries import is_island, quantized_values, value_operands
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.rounding import quantize_tensor
@@ -30,8 +30,8 @@ from qcompiler.passmgr.context import PassContext
 class LowerToInteger(Pass):
     """Replaces every float operator by its integer form; only the border stays in float.
 
-    Inputs are quantized once, outputs dequantized once; a float island gets its operands dequantized
-    and its result quantized. Multipliers are exact rationals until they are encoded.
+    Inputs are quantized once, outputs dequantized once; a float island gets its operands
+    dequantized and its result quantized. Multipliers are exact rationals until they are encoded.
 
     Raises:
         QCompilerError: QC0203 when an operator's arguments have no integer form, QC0303 when a
@@ -67,7 +67,7 @@ class LowerToInteger(Pass):
 
 
 def _lower(node: fx.Node, graph: QGraph, integers: dict[fx.Node, fx.Node]) -> fx.Node:
-    name = node.target._schema.name  # type: ignore[union-attr]  # an OpOverload
+    name = operator_of(node)._schema.name
     rule = RULES.get(name)
     if rule is None:
         raise QCompilerError(

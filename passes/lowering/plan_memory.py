@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage

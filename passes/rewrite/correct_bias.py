@@ -97,9 +97,7 @@ def _channel_axis(node: fx.Node) -> int:
     return 1 if is_call(node, torch.ops.qfloat.conv2d.default) else type_of(node).rank - 1
 
 
-def _mean_products(
-    node: fx.Node, weight: torch.Tensor, simulation: Simulation
-) -> torch.Tensor:
+def _mean_products(node: fx.Node, weight: torch.Tensor, simulation: Simulation) -> torch.Tensor:
     """Returns the mean over all results of sum((x - z) * w) of each channel, in float64."""
     x = argument(node, "x")
     z = qtype_of(x).tensor_zero_point
@@ -107,36 +105,31 @@ def _mean_products(
         rows = [c.flatten(0, -2) for c in simulation.codes(x)]
         total = sum(r.to(torch.int64).sum(0) - z * r.shape[0] for r in rows)
         return weight @ (torch.as_tensor(total).to(torch.float64) / sum(r.shape[0] for r in rows))
-    sums = torch.zeros(0)
-    count = 0
+    slices = simulation.codes(x)
+    image = torch.stack([c.sum(0, dtype=torch.int32) for c in slices]).sum(0, dtype=torch.int64)
+    samples = sum(c.shape[0] for c in slices)
     options = arguments(node)
-    for codes in simulation.codes(x):
-        part, results = _tap_sums(codes, z, weight.shape[2:], options)
-        sums = part if count == 0 else sums + part
-        count += results
+    sums, windows = _tap_sums(image - z * samples, weight.shape[2:], options)
     groups = options["groups"]
-    per_group = sums.to(torch.float64).div(count).unflatten(0, (groups, -1))
-    return torch.einsum("gocij,gcij->go", weight.unflatten(0, (groups, -1)), per_group).flatten()
+    means = (sums.to(torch.float64) / (samples * windows)).unflatten(0, (groups, -1))
+    return torch.einsum("gocij,gcij->go", weight.unflatten(0, (groups, -1)), means).flatten()
 
 
 def _tap_sums(
-    codes: torch.Tensor, z: int, kernel: Sequence[int], options: dict[str, Any]
+    image: torch.Tensor, kernel: Sequence[int], options: dict[str, Any]
 ) -> tuple[torch.Tensor, int]:
-    """Returns, per input channel and tap, the sum of ``x - z`` over all windows, and their number."""
+    """Returns the sum under each weight tap over all windows of an image [C, H, W].
+
+    The result is [C, kh, kw] and the number of windows; padding adds nothing.
+    """
     stride, dilation = options["stride"], options["dilation"]
-    x = pad_image(codes, options["padding"], z)
-    rows = window_count(x.shape[2], kernel[0], stride[0], 0, dilation[0])
-    columns = window_count(x.shape[3], kernel[1], stride[1], 0, dilation[1])
-    sums = torch.empty(x.shape[1], *kernel, dtype=torch.int64)
+    x = pad_image(image.unsqueeze(0), options["padding"], 0)[0]
+    rows = window_count(x.shape[1], kernel[0], stride[0], 0, dilation[0])
+    columns = window_count(x.shape[2], kernel[1], stride[1], 0, dilation[1])
+    sums = torch.empty(x.shape[0], *kernel, dtype=torch.int64)
     for i in range(kernel[0]):
         for j in range(kernel[1]):
-            y, w = i * dilation[0], j * dilation[1]
-            window = x[
-                :,
-                :,
-                y : y + (rows - 1) * stride[0] + 1 : stride[0],
-                w : w + (columns - 1) * stride[1] + 1 : stride[1],
-            ]
-            sums[:, i, j] = window.sum((0, 2, 3), dtype=torch.int64)
-    results = codes.shape[0] * rows * columns
-    return sums - z * results, results
+            top, left = i * dilation[0], j * dilation[1]
+            bottom, right = top + (rows - 1) * stride[0] + 1, left + (columns - 1) * stride[1] + 1
+            sums[:, i, j] = x[:, top : bottom : stride[0], left : right : stride[1]].sum((1, 2))
+    return sums, rows * columns

@@ -11,7 +11,7 @@ from torch import fx
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import inherit_quant, origin_of, qtype_of, update_quant
 from qcompiler.ir.float_ops import float_op_of
-from qcompiler.ir.graph import QGraph, argument, is_constant
+from qcompiler.ir.graph import QGraph, argument, is_constant, operator_of
 from qcompiler.ir.intent import Spec
 from qcompiler.ir.qtypes import Granularity, QType
 from qcompiler.ir.queries import is_island
@@ -30,8 +30,9 @@ _LEAST_MULTIPLIER = 2.0**-31
 class QuantizeWeights(Pass):
     """Replaces float weights by int8 constants, symmetric and narrow, one scale per channel.
 
-    A channel's scale is raised where its bias would not fit the int32 accumulator, or its multiplier
-    would not be encodable: both happen to dead channels, whose weights are too small to be seen.
+    A channel's scale is raised where its bias would not fit the int32 accumulator, or its
+    multiplier would not be encodable: both happen to dead channels, whose weights are too small
+    to be seen.
 
     Raises:
         QCompilerError: QC0403 when raising the scale for a bias would visibly change the result.
@@ -138,4 +139,4 @@ class QuantizeWeights(Pass):
 
 
 def _names(node: fx.Node) -> list[str]:
-    return [arg.name for arg in node.target._schema.arguments]  # type: ignore[union-attr]  # an OpOverload
+    return [arg.name for arg in operator_of(node)._schema.arguments]

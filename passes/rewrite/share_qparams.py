@@ -123,7 +123,7 @@ class ShareQparams(Pass):
             )[:2]
             raise QCompilerError(
                 "QC0301",
-                f"{name_one} is fixed to scale {one[0]:.6g}, zero point {one[1]}, and {name_two} to "
+                f"{name_one} is fixed to scale {one[0]:.6g}, zero point {one[1]}, {name_two} to "
                 f"scale {two[0]:.6g}, zero point {two[1]}, but data movement joins them",
                 node=name_one,
                 source=origin_of(values[name_one]).source,
@@ -175,9 +175,7 @@ def constraints_of(values: Iterable[fx.Node]) -> Iterator[Constraint]:
             yield Constraint(node.name, operand.name, hard=op.sharing == "hard")
 
 
-def _fixed_of(
-    names: Iterable[str], values: dict[str, fx.Node]
-) -> dict[tuple[float, int], str]:
+def _fixed_of(names: Iterable[str], values: dict[str, fx.Node]) -> dict[tuple[float, int], str]:
     """Returns the distinct fixed parameters among values, each with the first value's name."""
     found: dict[tuple[float, int], str] = {}
     for name in sorted(names):

@@ -237,8 +237,7 @@ def unary(x: torch.Tensor, function: str, params: list[float]) -> torch.Tensor:
 
 
 @float_op(
-    "max_pool2d(Tensor x, int[2] kernel, int[2] stride, int[4] padding, int[2] dilation)"
-    " -> Tensor",
+    "max_pool2d(Tensor x, int[2] kernel, int[2] stride, int[4] padding, int[2] dilation) -> Tensor",
     interval=_same,
     sharing="hard",
 )
@@ -268,9 +267,7 @@ def avg_pool2d(
     if padding == counted:
         return total / (kernel[0] * kernel[1])
     rows, columns = total.shape[2], total.shape[3]
-    down = _counts(
-        x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1])
-    )
+    down = _counts(x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1]))
     across = _counts(
         x.shape[3], columns, kernel[1], stride[1], padding[2], (counted[2], counted[3])
     )
@@ -280,7 +277,7 @@ def avg_pool2d(
 @float_op("adaptive_avg_pool2d(Tensor x, int[2] output_size) -> Tensor", interval=_same)
 def adaptive_avg_pool2d(x: torch.Tensor, output_size: list[int]) -> torch.Tensor:
     """Averages windows that divide the image into a fixed number of parts."""
-    return F.adaptive_avg_pool2d(x, output_size)
+    return F.adaptive_avg_pool2d(x, (output_size[0], output_size[1]))
 
 
 @float_op("mean(Tensor x, int[] dims, bool keepdim) -> Tensor", interval=_same)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -62,7 +62,7 @@ class QGraph:
     @property
     def output(self) -> fx.Node:
         """The output node."""
-        return next(n for n in reversed(self.module.graph.nodes) if n.op == "output")
+        return self.module.graph.output_node()
 
     @property
     def results(self) -> list[fx.Node]:
@@ -71,16 +71,15 @@ class QGraph:
 
     def node(self, name: str) -> fx.Node:
         """Returns the node with the given name; raises KeyError."""
-        for n in self.module.graph.nodes:
-            if n.name == name:
-                return n
-        raise KeyError(name)
+        found = {n.name: n for n in self.nodes}
+        return found[name]
 
     def constant(self, node: fx.Node) -> torch.Tensor:
         """Returns the tensor that a get_attr node reads."""
         value = getattr(self.module, str(node.target))
         if not isinstance(value, torch.Tensor):
-            raise TypeError(f"{node.target} is no tensor")
+            message = f"{node.target} is no tensor"
+            raise TypeError(message)
         return value.detach()
 
     @property
@@ -141,12 +140,8 @@ class QGraph:
 
     def infer_type(self, node: fx.Node) -> None:
         """Sets the type of a call from the types of its arguments."""
-
-        def to_type(arg: Any) -> Any:
-            return fx.node.map_arg(arg, type_of)
-
-        args = [_plain(to_type(a)) for a in node.args]
-        kwargs = {k: _plain(to_type(v)) for k, v in node.kwargs.items()}
+        args = [_plain(map_nodes(a, type_of)) for a in node.args]
+        kwargs = {k: _plain(map_nodes(v, type_of)) for k, v in node.kwargs.items()}
         try:
             found = self.shapes.infer(node.target, args, kwargs)
         except (RuntimeError, TypeError, ValueError, IndexError) as error:
@@ -229,7 +224,7 @@ class QGraph:
 
     def _value(self, node: fx.Node, values: dict[fx.Node, Any], feed: Iterator[Any]) -> Any:
         def load(arg: Any) -> Any:
-            return fx.node.map_arg(arg, lambda n: values[n])
+            return map_nodes(arg, lambda n: values[n])
 
         if node.op == "placeholder":
             return next(feed)
@@ -238,8 +233,16 @@ class QGraph:
         if node.op == "output":
             return load(node.args[0])
         if not callable(node.target):
-            raise TypeError(f"node {node.name!r} is no call")
-        return node.target(*(load(a) for a in node.args), **{k: load(v) for k, v in node.kwargs.items()})
+            message = f"node {node.name!r} is no call"
+            raise TypeError(message)
+        return node.target(
+            *(load(a) for a in node.args), **{k: load(v) for k, v in node.kwargs.items()}
+        )
+
+
+def map_nodes(arg: Any, function: Callable[[fx.Node], Any]) -> Any:
+    """Returns an argument of a call with each node in it replaced by the function's value."""
+    return fx.node.map_arg(arg, function)
 
 
 def _plain(arg: Any) -> Any:
@@ -268,18 +271,27 @@ def is_constant(node: Any) -> bool:
     return isinstance(node, fx.Node) and node.op == "get_attr" and has_type(node)
 
 
+def operator_of(node: fx.Node) -> OpOverload:
+    """Returns the operator that a call targets; raises TypeError for other nodes."""
+    if not isinstance(node.target, OpOverload):
+        message = f"node {node.name!r} calls no operator"
+        raise TypeError(message)
+    return node.target
+
+
 def argument(node: fx.Node, name: str) -> Any:
     """Returns an argument of a call by its name in the operator's schema, default included."""
-    schema = node.target._schema  # type: ignore[union-attr]  # calls target OpOverloads
+    schema = operator_of(node)._schema
     for position, arg in enumerate(schema.arguments):
         if arg.name == name:
             if name in node.kwargs:
                 return node.kwargs[name]
             return node.args[position] if position < len(node.args) else arg.default_value
-    raise KeyError(f"{node.target} has no argument {name!r}")
+    message = f"{node.target} has no argument {name!r}"
+    raise KeyError(message)
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
     """Returns all arguments of a call by name, defaults included."""
-    schema = node.target._schema  # type: ignore[union-attr]  # calls target OpOverloads
+    schema = operator_of(node)._schema
     return {arg.name: argument(node, arg.name) for arg in schema.arguments}

@@ -10,16 +10,14 @@ from torch import fx
 
 from qcompiler.ir.annotations import quant_of, type_of
 from qcompiler.ir.float_ops import float_op_of
-from qcompiler.ir.graph import QGraph, argument, arguments, is_call, is_constant
+from qcompiler.ir.graph import QGraph, argument, arguments, is_call, is_constant, map_nodes
 from qcompiler.ir.intent import KeepFloat
 from qcompiler.ir.types import Dim, evaluate_dim
 from qcompiler.numerics.intervals import Interval
 from qcompiler.numerics.unary import UNARY
 
 # Arguments that hold parameters of an operator rather than values that flow through the program.
-PARAMETERS = frozenset(
-    {"weight", "bias", "mean", "var", "scale", "multiplier", "shift", "table"}
-)
+PARAMETERS = frozenset({"weight", "bias", "mean", "var", "scale", "multiplier", "shift", "table"})
 
 
 def is_island(node: fx.Node) -> bool:
@@ -35,7 +33,7 @@ def value_operands(node: fx.Node) -> list[fx.Node]:
     for name, arg in arguments(node).items():
         if name in PARAMETERS and not is_island(node):
             continue
-        fx.node.map_arg(arg, found.append)
+        map_nodes(arg, found.append)
     return found
 
 
@@ -59,7 +57,8 @@ def quantized_values(graph: QGraph) -> Iterator[fx.Node]:
     """
     for node in graph.nodes:
         if node.op == "placeholder" or (
-            node.op == "call_function" and node.target is not torch.ops.qfloat.dequantize_weight.default
+            node.op == "call_function"
+            and node.target is not torch.ops.qfloat.dequantize_weight.default
         ):
             if type_of(node).is_float:
                 yield node

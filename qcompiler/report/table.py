@@ -13,7 +13,7 @@ from rich.table import Table
 from torch import fx
 
 from qcompiler.ir.annotations import origin_of, quant_of, type_of
-from qcompiler.ir.graph import QGraph, argument, arguments
+from qcompiler.ir.graph import QGraph, argument, arguments, operator_of
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.types import Dim, evaluate_dim
 
@@ -25,8 +25,8 @@ class Row:
     """One operator of a program.
 
     ``macs`` and ``bytes`` (results, parameters) are for a batch of 1; ``microseconds`` is the least
-    measured time, None where it was not measured; ``sqnr`` is the signal-to-noise ratio in dB of the
-    value against the float model, with all error up to here, None where there is no float value.
+    measured time, None where it was not measured; ``sqnr`` is the signal-to-noise ratio in dB
+    of the value against the float model, with all error up to here, None without a float value.
     """
 
     node: str
@@ -115,7 +115,7 @@ def rows_of(
 
 def _row(node: fx.Node, graph: QGraph, kernel: str, sqnr: float | None) -> Row:
     origin, quant = origin_of(node), quant_of(node)
-    namespace, _, name = node.target._schema.name.partition("::")  # type: ignore[union-attr]  # an OpOverload
+    namespace, _, name = operator_of(node)._schema.name.partition("::")
     island = is_island(node)
     return Row(
         node.name,
@@ -165,7 +165,7 @@ def macs_of(node: fx.Node, graph: QGraph) -> int:
     if isinstance(options.get("weight"), fx.Node):
         weight = type_of(options["weight"])
         return results * _at_example(weight.numel(), graph) // _at_example(weight.shape[0], graph)
-    if "matmul" in node.target._schema.name:  # type: ignore[union-attr]  # an OpOverload
+    if "matmul" in operator_of(node)._schema.name:
         return results * _at_example(type_of(argument(node, "a")).shape[-1], graph)
     return 0
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import fx
 
-from qcompiler.ir.graph import QGraph
+from qcompiler.ir.graph import QGraph, map_nodes
 
 
 def operands_of(node: fx.Node) -> list[fx.Node]:
@@ -22,7 +22,7 @@ def evaluate(graph: QGraph, node: fx.Node, operands: Sequence[torch.Tensor]) -> 
     def load(used: fx.Node) -> torch.Tensor:
         return graph.constant(used) if used.op == "get_attr" else given[used]
 
-    args, kwargs = fx.node.map_arg((node.args, node.kwargs), load)
+    args, kwargs = map_nodes((node.args, node.kwargs), load)
     with torch.no_grad():
         result: torch.Tensor = node.target(*args, **kwargs)  # type: ignore[operator]  # an OpOverload
     return result

@@ -1,32 +1,33 @@
 """Simulation of a QUANTIZED graph: values are held as the codes that their types allow.
 
-Each operator is computed in float32 on dequantized operands and its result is quantized again, so a
-value carries the error that the integer program will make up to the rounding of single codes. Values
-of many samples are held as integers, sample slice by sample slice, and freed after their last use.
+Each operator is computed in float32 on dequantized operands and its result is quantized again, so
+a value carries the error that the integer program will make, up to the rounding of single codes.
+Values of many samples are held as integers, slice by slice, and freed after their last use.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import fx
 
 from qcompiler.ir.annotations import qtype_of, quant_of
-from qcompiler.ir.graph import QGraph
+from qcompiler.ir.graph import QGraph, map_nodes
 from qcompiler.ir.qtypes import QType
 from qcompiler.ir.queries import absorbing_clamp
 
 
 def quantize_codes(value: torch.Tensor, qtype: QType) -> torch.Tensor:
     """Returns the codes of a float tensor under a per-tensor type."""
-    codes = torch.round(value * (1.0 / qtype.tensor_scale)) + qtype.tensor_zero_point
+    codes = (value * (1.0 / qtype.tensor_scale)).round_().add_(qtype.tensor_zero_point)
     return codes.clamp_(qtype.qmin, qtype.qmax).to(qtype.dtype)
 
 
 def dequantize_codes(codes: torch.Tensor, qtype: QType) -> torch.Tensor:
     """Returns the float32 tensor that codes of a per-tensor type stand for."""
-    return (codes.to(torch.float32) - qtype.tensor_zero_point) * qtype.tensor_scale
+    return codes.to(torch.float32).sub_(qtype.tensor_zero_point).mul_(qtype.tensor_scale)
 
 
 class Simulation:
@@ -86,8 +87,8 @@ class Simulation:
         return self._evaluate(node, position)
 
     def _evaluate(self, node: fx.Node, position: int) -> torch.Tensor:
-        def load(arg: object) -> object:
-            return fx.node.map_arg(arg, lambda n: self.operand(n, position))  # type: ignore[arg-type]  # any argument
+        def load(arg: object) -> Any:
+            return map_nodes(arg, lambda n: self.operand(n, position))
 
         result: torch.Tensor = node.target(  # type: ignore[operator]  # an OpOverload
             *(load(a) for a in node.args), **{k: load(v) for k, v in node.kwargs.items()}
@@ -105,7 +106,5 @@ def _is_stored(node: fx.Node) -> bool:
         return True
     restored = torch.ops.qfloat.dequantize_weight.default
     return (
-        node.op == "call_function"
-        and node.target is not restored
-        and absorbing_clamp(node) is None
+        node.op == "call_function" and node.target is not restored and absorbing_clamp(node) is None
     )

@@ -83,9 +83,7 @@ def verify_executable(
     return VerifyResult(checks, values, tuple(differences))
 
 
-def _sizes(
-    graph: QGraph, inputs: Sequence[torch.Tensor]
-) -> Iterator[tuple[fx.Node, torch.Size]]:
+def _sizes(graph: QGraph, inputs: Sequence[torch.Tensor]) -> Iterator[tuple[fx.Node, torch.Size]]:
     for node, value in graph.trace(*inputs):
         if isinstance(value, torch.Tensor):
             yield node, value.shape

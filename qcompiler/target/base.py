@@ -10,7 +10,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
-from qcompiler.ir.graph import QGraph
+from qcompiler.ir.graph import QGraph, operator_of
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Executable(ABC):
 
     @abstractmethod
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
-        """Returns one call's result; operands are its node arguments in order, without constants."""
+        """Returns one call's result; operands are its distinct inputs in order, no constants."""
 
     @abstractmethod
     def files(self) -> dict[str, bytes]:
@@ -62,7 +62,7 @@ class Target(ABC):
 
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why the target cannot run a call, None when it can."""
-        name = node.target._schema.name.split("::")[1]  # type: ignore[union-attr]  # an OpOverload
+        name = operator_of(node)._schema.name.split("::")[1]
         if any(op.name == name for op in self.ops):
             return None
         return f"{self.name} has no kernel for {name}"

@@ -24,8 +24,8 @@ RangeFunction = Callable[[Mapping[str, Operand]], Interval]
 class IntegerOp:
     """An operator on integers with an exact definition.
 
-    ``reference`` is the exact CPU implementation, ``interval`` maps operand intervals to the result's
-    interval. ``accumulator`` maps them to the interval of the int32 sum inside, for operators that
+    ``reference`` is the exact CPU implementation, ``interval`` maps operand intervals to the
+    result's. ``accumulator`` maps them to the interval of the int32 sum inside, for operators that
     have one: it is what has to be proven free of overflow.
     """
 
@@ -86,7 +86,7 @@ def same_interval(operands: Mapping[str, Operand]) -> Interval:
 
 
 def pad_image(x: torch.Tensor, padding: Sequence[int], value: float) -> torch.Tensor:
-    """Returns a rank-4 tensor padded by (top, bottom, left, right); keeps symbolic sizes symbolic."""
+    """Returns a rank-4 tensor padded by (top, bottom, left, right); symbolic sizes stay so."""
     top, bottom, left, right = padding
     if top == bottom == left == right == 0:
         return x

@@ -30,7 +30,7 @@ def _int8_like(x: torch.Tensor, *_: object) -> torch.Tensor:
 def quantize(
     x: torch.Tensor, inv_scale: float, zero_point: int, qmin: int, qmax: int
 ) -> torch.Tensor:
-    """Rounds ``x * inv_scale`` half to even in float32, adds the zero point and clamps; NaN gives z."""
+    """Rounds ``x * inv_scale`` half to even in float32, adds z and clamps; NaN gives z."""
     scaled = torch.nan_to_num(x * inv_scale, nan=0.0, posinf=float("inf"), neginf=float("-inf"))
     clamped = scaled.clamp(qmin - zero_point, qmax - zero_point)
     return (torch.round(clamped).to(torch.int32) + zero_point).to(torch.int8)

@@ -49,7 +49,10 @@ def add(
     qmin: int,
     qmax: int,
 ) -> torch.Tensor:
-    """Adds two values of different scales in int32 with one rounding; sub has a negative multiplier."""
+    """Adds two values of different scales in int32 with one rounding.
+
+    Subtraction has a negative ``b_multiplier``.
+    """
     acc = (a.to(torch.int32) - a_zero_point) * a_multiplier
     acc = acc + (b.to(torch.int32) - b_zero_point) * b_multiplier
     y = ((acc + (1 << (shift - 1))) >> shift) + zero_point

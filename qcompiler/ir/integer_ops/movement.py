@@ -38,9 +38,8 @@ def _permute(x: torch.Tensor, dims: list[int]) -> torch.Tensor:
 
 def _slice(x: torch.Tensor, dim: int, start: int, end: int, step: int) -> torch.Tensor:
     """Takes elements start, start + step, ... before end of one dimension."""
-    return torch.ops.aten.slice.Tensor(x, dim, start, end, step).clone(
-        memory_format=torch.contiguous_format
-    )
+    taken: torch.Tensor = torch.ops.aten.slice.Tensor(x, dim, start, end, step)
+    return taken.clone(memory_format=torch.contiguous_format)
 
 
 def _expand(x: torch.Tensor, shape: list[int]) -> torch.Tensor:

@@ -123,7 +123,9 @@ def avg_pool2d(
                 i : i + (rows - 1) * stride[0] + 1 : stride[0],
                 j : j + (columns - 1) * stride[1] + 1 : stride[1],
             ]
-    down = _window_counts(x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1]))
+    down = _window_counts(
+        x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1])
+    )
     across = _window_counts(
         x.shape[3], columns, kernel[1], stride[1], padding[2], (counted[2], counted[3])
     )

@@ -124,9 +124,7 @@ def _matmul_interval(operands: Mapping[str, Operand]) -> Interval:
     interval=_matmul_interval,
     accumulator=_matmul_interval,
 )
-def matmul(
-    a: torch.Tensor, b: torch.Tensor, a_zero_point: int, b_zero_point: int
-) -> torch.Tensor:
+def matmul(a: torch.Tensor, b: torch.Tensor, a_zero_point: int, b_zero_point: int) -> torch.Tensor:
     """Multiplies two matrices of activations, zero points subtracted, leading dims broadcast."""
     left = (a.to(torch.int32) - a_zero_point).to(torch.float64)
     right = (b.to(torch.int32) - b_zero_point).to(torch.float64)
