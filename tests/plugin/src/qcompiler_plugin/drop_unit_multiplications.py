@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
-
 from qcompiler.ir.annotations import type_of
+from qcompiler.ir.float_ops import FLOAT_OPS
 from qcompiler.ir.graph import QGraph, argument, is_call, is_constant
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
+
+MUL = FLOAT_OPS["qfloat::mul"].overload
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class DropUnitMultiplications(Pass):
         """Changes the graph in place; returns whether it did."""
         changed = False
         for node in graph.calls:
-            if not is_call(node, torch.ops.qfloat.mul.default):
+            if not is_call(node, MUL):
                 continue
             x, factor = argument(node, "a"), argument(node, "b")
             if not is_constant(factor) or type_of(x).shape != type_of(node).shape:
