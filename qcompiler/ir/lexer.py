@@ -129,6 +129,12 @@ class Line:
         self._place = match.end()
         return match.group(1)
 
+    def take_rest(self) -> tuple[int, str]:
+        """Returns the column and the text of what is left of the line."""
+        column = self.next.column
+        self._place, self._next = len(self.text), None
+        return column, self.text[column - 1 :]
+
     def finish(self) -> None:
         """Checks that nothing is left."""
         if self.next.kind != "end":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from functools import cache
 from typing import Any
@@ -24,6 +25,7 @@ from qcompiler.ir.records import (
     QUANT_KEYS,
 )
 from qcompiler.ir.stages import Stage
+from qcompiler.ir.structure import Structure
 from qcompiler.ir.types import Dim, SymbolRange, TensorType, dtype_of_name
 from qcompiler.ir.values import ValueReader, build_record
 from qcompiler.runtime.memory import MemoryPlan
@@ -62,6 +64,7 @@ class _Parser:
         self._plan: dict[str, Any] | None = None
         self._offsets: dict[str, Dim] = {}
         self._stage = Stage.TRACED
+        self._structure: tuple[Structure, Line, int] | None = None
 
     def parse(self) -> QGraph:
         self._version()
@@ -85,6 +88,10 @@ class _Parser:
                 holder.register_buffer(name, tensor)
         graph = QGraph(holder, self._stage, self._symbols)
         graph.properties = self._properties
+        if self._structure is not None:
+            graph.structure, line, column = self._structure
+            if not _is_structure(graph.structure, len(graph.results)):
+                line.fail("this does not nest the results of the graph", column)
         if self._plan is not None:
             graph.memory_plan = MemoryPlan(self._offsets, **self._plan)
         return graph
@@ -113,6 +120,8 @@ class _Parser:
                     self._properties.add(line.take_string())
             case "symbol":
                 self._symbol(line)
+            case "results":
+                self._results(line)
             case "constant":
                 self._constant(line)
             case "memory":
@@ -138,6 +147,14 @@ class _Parser:
         line.expect(",")
         self._symbols[name] = SymbolRange(low, line.take_integer())
         line.expect("]")
+
+    def _results(self, line: Line) -> None:
+        column, text = line.take_rest()
+        try:
+            structure: Structure = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            line.fail(f"no JSON: {error}", column)
+        self._structure = structure, line, column
 
     def _constant(self, line: Line) -> None:
         column, name = line.next.column, line.take_name("constant")
@@ -267,6 +284,20 @@ class _Parser:
             given = {key: facts[key] for key in keys if key in facts}
             if given:
                 store(node, build_record(line, cls, [], given, column))
+
+
+def _is_structure(value: object, count: int) -> bool:
+    if not isinstance(value, dict):
+        return type(value) is int and 0 <= value < count
+    match list(value.items()):
+        case [("tuple" | "list", list(items))]:
+            return all(_is_structure(item, count) for item in items)
+        case [("dict", list(items))]:
+            pairs = all(isinstance(p, list) and len(p) == 2 for p in items)
+            return pairs and all(_is_structure(item, count) for _key, item in items)
+        case [("value", _)]:
+            return True
+    return False
 
 
 @cache

@@ -18,6 +18,7 @@ from torch import fx
 from qcompiler.ir.annotations import has_type, origin_of, quant_of, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.records import FORMAT_VERSION, FUNCTION_NAMES, RECORD_NAMES, TORCH_WORDS, required
+from qcompiler.ir.structure import flat
 from qcompiler.ir.types import TensorType
 from qcompiler.runtime.memory import MemoryPlan
 from qcompiler.torch_compat import OpOverload
@@ -69,6 +70,8 @@ def _header(graph: QGraph) -> Iterator[str]:
         yield f"properties {', '.join(_quoted(p) for p in sorted(graph.properties))}"
     for name, limits in sorted(graph.symbols.items()):
         yield f"symbol {name} in [{limits.low}, {limits.high}]"
+    if graph.structure != flat(len(graph.results)):
+        yield f"results {json.dumps(graph.structure)}"
     for name, tensor in graph_constants(graph).items():
         yield f"constant @{name} : {constant_type(tensor)} sha256 {tensor_digest(tensor)}"
 
