@@ -170,6 +170,7 @@ def test_every_pass_is_registered() -> None:
 _WATCHED = """
 import os, sys, threading
 import torch, numpy, sympy, networkx, scipy, jinja2, safetensors, rich, typer
+import torch.export, qcompiler.torch_compat  # modules of torch's, which do as they like
 seen = []
 def hook(event, args):
     if event == "open" and isinstance(args[1], str) and set(args[1]) & set("wax+"):
