@@ -15,31 +15,38 @@ typedef struct {
     uint8_t *out;
     int32_t *out_i32;
     int64_t rows, panels, k4;
-    int by_panels;
+    int by_panels, pointwise;
 } conv_job;
 
+/* Where a block of output rows reads its input. */
 typedef struct {
-    const uint8_t *base; /* first channel of the pixel under tap (0, 0); may lie outside the image */
-    int64_t y, x;
-    int inside;          /* whether every tap lies inside the image */
-} row_origin;
+    const uint8_t *base[BLOCK_ROWS + QC_TILE_ROWS]; /* pixel under tap (0, 0); may lie outside the image */
+    int64_t y[BLOCK_ROWS + QC_TILE_ROWS], x[BLOCK_ROWS + QC_TILE_ROWS];
+    uint8_t inside[BLOCK_ROWS + QC_TILE_ROWS]; /* whether all taps of this and the next rows are inside */
+} row_block;
 
-static void locate_rows(const conv_job *job, int64_t row, int64_t count, int64_t limit, row_origin *origin)
+/* Locates `count` rows and QC_TILE_ROWS more, which repeat the last one. */
+static void locate_rows(const conv_job *job, int64_t row, int64_t count, row_block *block)
 {
     const qc_conv2d *p = job->p;
+    const int64_t all = count + QC_TILE_ROWS;
+    if (job->pointwise) {
+        for (int64_t r = 0; r < all; r++)
+            block->base[r] = job->x + (row + qc_min(r, count - 1)) * p->channels;
+        memset(block->inside, 1, sizeof block->inside);
+        return;
+    }
     int64_t image = row / (p->out_height * p->out_width);
     int64_t oy = row / p->out_width % p->out_height, ox = row % p->out_width;
     const int64_t last_y = p->height - 1 - (p->kernel_h - 1) * p->dilation_h;
     const int64_t last_x = p->width - 1 - (p->kernel_w - 1) * p->dilation_w;
-    for (int64_t r = 0; r < count; r++) {
-        origin[r].y = oy * p->stride_h - p->pad_top;
-        origin[r].x = ox * p->stride_w - p->pad_left;
-        origin[r].base = job->x + ((image * p->height + origin[r].y) * p->width + origin[r].x) * p->channels;
-        origin[r].inside =
-            origin[r].y >= 0 && origin[r].y <= last_y && origin[r].x >= 0 && origin[r].x <= last_x;
-        if (r + 1 >= limit)
-            continue; /* the rows past the end repeat the last one */
-        if (++ox == p->out_width) {
+    for (int64_t r = 0; r < all; r++) {
+        const int64_t y = oy * p->stride_h - p->pad_top, x = ox * p->stride_w - p->pad_left;
+        block->base[r] = job->x + ((image * p->height + y) * p->width + x) * p->channels;
+        block->inside[r] = y >= 0 && y <= last_y && x >= 0 && x <= last_x;
+        block->y[r] = y;
+        block->x[r] = x;
+        if (r < count - 1 && ++ox == p->out_width) {
             ox = 0;
             if (++oy == p->out_height) {
                 oy = 0;
@@ -47,32 +54,33 @@ static void locate_rows(const conv_job *job, int64_t row, int64_t count, int64_t
             }
         }
     }
+    int64_t run = 0;
+    for (int64_t r = all - 1; r >= 0; r--) {
+        run = block->inside[r] ? run + 1 : 0;
+        block->inside[r] = run >= QC_TILE_ROWS;
+    }
 }
 
-/* Sets row pointers and tap offsets of taps first .. first + count - 1. */
-static void point_rows(const conv_job *job, const row_origin *origin, int64_t channel, int64_t first, qc_tile *tile,
-                       const uint8_t **pointers, int64_t *offsets)
+/* Byte offsets of taps first .. first + count - 1 from the pixel under tap (0, 0). */
+static void locate_taps(const qc_conv2d *p, int64_t channel, int64_t first, int64_t count, int64_t *offsets)
+{
+    for (int64_t t = 0; t < count; t++) {
+        const int64_t dy = (first + t) / p->kernel_w * p->dilation_h, dx = (first + t) % p->kernel_w * p->dilation_w;
+        offsets[t] = (dy * p->width + dx) * p->channels + channel;
+    }
+}
+
+/* A pointer per tap and row for a tile that touches the border, the offsets included. */
+static void point_rows(const conv_job *job, const row_block *block, int64_t r, int64_t first, int64_t count,
+                       const int64_t *offsets, const uint8_t **pointers)
 {
     const qc_conv2d *p = job->p;
-    int64_t ky = first / p->kernel_w, kx = first % p->kernel_w;
-    int inside = 1;
-    for (int r = 0; r < QC_TILE_ROWS; r++) {
-        inside &= origin[r].inside;
-        pointers[r] = origin[r].base + channel;
-    }
-    tile->row_step = inside ? 0 : QC_TILE_ROWS;
-    for (int64_t t = 0; t < tile->taps; t++) {
-        const int64_t dy = ky * p->dilation_h, dx = kx * p->dilation_w;
-        const int64_t step = (dy * p->width + dx) * p->channels;
-        offsets[t] = inside ? step : 0;
-        for (int r = 0; r < QC_TILE_ROWS && !inside; r++) {
-            const int hit = (uint64_t)(origin[r].y + dy) < (uint64_t)p->height &&
-                            (uint64_t)(origin[r].x + dx) < (uint64_t)p->width;
-            pointers[t * QC_TILE_ROWS + r] = hit ? origin[r].base + channel + step : job->padding;
-        }
-        if (++kx == p->kernel_w) {
-            kx = 0;
-            ky++;
+    for (int64_t t = 0; t < count; t++) {
+        const int64_t dy = (first + t) / p->kernel_w * p->dilation_h, dx = (first + t) % p->kernel_w * p->dilation_w;
+        for (int i = 0; i < QC_TILE_ROWS; i++) {
+            const int hit = (uint64_t)(block->y[r + i] + dy) < (uint64_t)p->height &&
+                            (uint64_t)(block->x[r + i] + dx) < (uint64_t)p->width;
+            pointers[t * QC_TILE_ROWS + i] = hit ? block->base[r + i] + offsets[t] : job->padding;
         }
     }
 }
@@ -95,7 +103,7 @@ static void finish_rows(const conv_job *job, const int32_t *acc, int rows, int64
 }
 
 /* A block of rows times `count` (<= 4) neighbouring panels of one group. */
-static void multiply_block(const conv_job *job, const row_origin *origin, int64_t row, int64_t rows,
+static void multiply_block(const conv_job *job, const row_block *block, int64_t row, int64_t rows,
                            int64_t group, int64_t panel, int count)
 {
     const qc_conv2d *p = job->p;
@@ -103,17 +111,31 @@ static void multiply_block(const conv_job *job, const row_origin *origin, int64_
     const int64_t columns = qc_min(count * QC_PANEL, p->out_channels / p->groups - panel * QC_PANEL);
     const int64_t packed = group * (job->panels / p->groups) + panel;
     const int8_t *weight = p->weight + packed * per_panel;
+    static const int64_t no_offsets[TAP_CHUNK];
     const uint8_t *pointers[TAP_CHUNK * QC_TILE_ROWS];
     int64_t offsets[TAP_CHUNK];
     int32_t acc[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
-    qc_tile tile = {.rows = pointers, .offsets = offsets, .k4 = job->k4, .panel_stride = per_panel};
+    qc_tile tile = {.k4 = job->k4, .panel_stride = per_panel};
+    const int64_t channel = group * (p->channels / p->groups);
+    locate_taps(p, channel, 0, qc_min(TAP_CHUNK, taps), offsets);
     for (int64_t r = 0; r < rows;) {
         const int height = qc_tile_rows(rows - r, count);
         for (int64_t first = 0; first < taps; first += TAP_CHUNK) {
             tile.taps = qc_min(TAP_CHUNK, taps - first);
             tile.weight = weight + first * job->k4 * 4 * QC_PANEL;
             tile.bias = first ? NULL : p->epilogue.bias + packed * QC_PANEL;
-            point_rows(job, origin + r, group * (p->channels / p->groups), first, &tile, pointers, offsets);
+            if (taps > TAP_CHUNK)
+                locate_taps(p, channel, first, tile.taps, offsets);
+            if (block->inside[r]) {
+                tile.rows = block->base + r;
+                tile.row_step = 0;
+                tile.offsets = offsets;
+            } else {
+                point_rows(job, block, r, first, tile.taps, offsets, pointers);
+                tile.rows = pointers;
+                tile.row_step = QC_TILE_ROWS;
+                tile.offsets = no_offsets;
+            }
             qc_tile_u8_s8_i32(&tile, height, count, acc);
         }
         finish_rows(job, acc, (int)qc_min(height, rows - r), row + r, group, panel, columns);
@@ -134,16 +156,16 @@ static void conv_task(const void *argument, int index, int count)
         row = qc_min(job->rows, tiles * index / count * QC_TILE_ROWS);
         row_end = qc_min(job->rows, tiles * (index + 1) / count * QC_TILE_ROWS);
     }
-    row_origin origin[BLOCK_ROWS + QC_TILE_ROWS];
+    row_block block;
     for (; row < row_end; row += BLOCK_ROWS) {
         const int64_t rows = qc_min(BLOCK_ROWS, row_end - row);
-        locate_rows(job, row, rows + QC_TILE_ROWS, rows, origin);
+        locate_rows(job, row, rows, &block);
         for (int64_t panel = first; panel < last;) {
             const int64_t group = panel / per_group;
             const int64_t left = qc_min(last, (group + 1) * per_group) - panel;
             const int64_t parts = (left + QC_TILE_PANELS - 1) / QC_TILE_PANELS;
             const int width = (int)((left + parts - 1) / parts);
-            multiply_block(job, origin, row, rows, group, panel - group * per_group, width);
+            multiply_block(job, &block, row, rows, group, panel - group * per_group, width);
             panel += width;
         }
     }
@@ -158,6 +180,8 @@ static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_
     job.panels = p->groups * ((out_group + QC_PANEL - 1) / QC_PANEL);
     job.k4 = (in_group + 3) / 4;
     const int64_t depth = p->kernel_h * p->kernel_w * in_group;
+    job.pointwise = depth == in_group && p->stride_h == 1 && p->stride_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
+                    p->out_height == p->height && p->out_width == p->width;
     const int64_t weight_bytes = depth * p->out_channels, input_bytes = p->batch * p->height * p->width * p->channels;
     job.by_panels = job.panels >= 2 * context->threads &&
                     (weight_bytes > input_bytes || job.rows < 4 * QC_TILE_ROWS * context->threads);

@@ -92,6 +92,9 @@ static inline __attribute__((always_inline)) void finish_tile(const qc_epilogue 
     const __m512i zero_point = _mm512_set1_epi32(e->zero_point);
     const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
     const int exact = extras && !e->scale;
+    __m512 scale[4];
+    for (int p = 0; p < panels && !exact; p++)
+        scale[p] = _mm512_loadu_ps(e->scale + channel + p * QC_PANEL);
     for (int r = 0; r < rows; r++, acc += QC_TILE_LD, out += stride) {
         __m512i v[4];
         for (int p = 0; p < panels; p++) {
@@ -101,7 +104,7 @@ static inline __attribute__((always_inline)) void finish_tile(const qc_epilogue 
                 v[p] = requant_exact(x, _mm512_loadu_si512(e->multiplier + at), _mm512_loadu_si512(e->shift + at),
                                      zero_point);
             else
-                v[p] = requant_down(x, _mm512_loadu_ps(e->scale + at), offset);
+                v[p] = requant_down(x, scale[p], offset);
         }
         for (int p = panels; p < 4; p++)
             v[p] = v[0];
