@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import fx
 
-from qcompiler.ir.annotations import has_type, quant_of, type_of
+from qcompiler.ir.annotations import has_type, type_of
 from qcompiler.ir.graph import QGraph, argument, arguments
 from qcompiler.ir.integer_ops import integer_op_of
 from qcompiler.ir.integer_ops.base import IntegerOp
-from qcompiler.ir.intent import KeepFloat
+from qcompiler.ir.queries import is_island
 from qcompiler.ir.rules import Rule, Violation
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.requant import MAX_SHIFT, MIN_SHIFT
@@ -48,17 +48,13 @@ def _calls(graph: QGraph) -> Iterator[tuple[fx.Node, IntegerOp]]:
     """Yields the calls of our integer operators outside float islands."""
     for node in graph.calls:
         op = integer_op_of(node.target)
-        if op is not None and op.overload.namespace == "qcompiler" and not _is_island(node):
+        if op is not None and op.overload.namespace == "qcompiler" and not is_island(node):
             yield node, op
-
-
-def _is_island(node: fx.Node) -> bool:
-    return isinstance(quant_of(node).intent, KeepFloat)
 
 
 def _integer_only(graph: QGraph) -> Iterator[Violation]:
     for node in graph.calls:
-        if _is_island(node):
+        if is_island(node):
             continue
         op = integer_op_of(node.target)
         if op is None:

@@ -18,7 +18,7 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import Quant, has_type, quant_of, set_type, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.intent import DerivedFrom, KeepFloat, SharedWith
-from qcompiler.ir.printer import constant_type, graph_constants
+from qcompiler.ir.printer import constant_type
 from qcompiler.ir.qtypes import QType
 from qcompiler.ir.stages import Stage
 from qcompiler.torch_compat import OpOverload
@@ -138,7 +138,10 @@ def _constants_exist(graph: QGraph) -> Iterator[Violation]:
             yield Violation(
                 node, f"%{node.name} is typed {type_of(node)}; @{node.target} is {actual}"
             )
-    held = graph_constants(graph).keys()
+    module = graph.module
+    buffers = module.named_buffers(recurse=False, remove_duplicate=False)
+    parameters = module.named_parameters(recurse=False, remove_duplicate=False)
+    held = {name for name, _tensor in (*buffers, *parameters)}
     for name in sorted(held - read):
         yield Violation(None, f"no node reads the constant @{name}")
 

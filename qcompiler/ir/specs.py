@@ -13,22 +13,17 @@ from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph, argument, arguments
 from qcompiler.ir.integer_ops import integer_op_of
 from qcompiler.ir.integer_rules import INTEGER_RULES
-from qcompiler.ir.intent import KeepFloat
+from qcompiler.ir.queries import is_island, quantized_values
 from qcompiler.ir.rules import FACTS, FORM, Rule, Violation, each
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.unary import UNARY
 
 __all__ = ["FORM", "STAGES"]
 
-WEIGHT_OP = "qfloat::dequantize_weight"
+_WEIGHT_OP = "qfloat::dequantize_weight"
 _POSITIVE = ("stride", "dilation", "kernel", "output_size", "groups", "scale", "inv_scale", "step")
 _NOT_NEGATIVE = ("padding", "counted")
 _OURS = ("qfloat", "qcompiler")
-
-
-def is_island(node: fx.Node) -> bool:
-    """Says whether a node stays in float for a stated reason."""
-    return isinstance(quant_of(node).intent, KeepFloat)
 
 
 def _namespace(node: fx.Node) -> str:
@@ -36,7 +31,7 @@ def _namespace(node: fx.Node) -> str:
     return str(schema.name).split("::")[0] if schema is not None else ""
 
 
-def schema_name(node: fx.Node) -> str:
+def _schema_name(node: fx.Node) -> str:
     """Returns the qualified name of the operator that a node calls, empty for other nodes."""
     schema = getattr(node.target, "_schema", None)
     return str(schema.name) if schema is not None else ""
@@ -44,14 +39,14 @@ def schema_name(node: fx.Node) -> str:
 
 def _traced_call(node: fx.Node) -> str | None:
     if node.op == "call_function" and _namespace(node) in _OURS:
-        return f"%{node.name} calls {schema_name(node)} before normalization"
+        return f"%{node.name} calls {_schema_name(node)} before normalization"
     return None
 
 
 def _normalized_call(node: fx.Node) -> str | None:
     if node.op != "call_function" or float_op_of(node.target) is not None or is_island(node):
         return None
-    return f"%{node.name} calls {schema_name(node) or node.target}"
+    return f"%{node.name} calls {_schema_name(node) or node.target}"
 
 
 def _arguments_in_range(node: fx.Node) -> str | None:
@@ -93,28 +88,22 @@ def _dims_problem(node: fx.Node, given: Mapping[str, Any]) -> str | None:
     places = {d % rank for d in listed if -rank <= d < rank}
     if len(places) < len(listed):
         return f"names the dimensions {listed} of a value of rank {rank}"
-    if schema_name(node) == "qcompiler::permute" and len(places) != rank:
+    if _schema_name(node) == "qcompiler::permute" and len(places) != rank:
         return f"permutes {listed} of {rank} dimensions"
     return None
 
 
-def is_quantizable(node: fx.Node) -> bool:
-    """Says whether a value is a float activation: no constant, weight or island."""
-    if node.op not in ("placeholder", "call_function") or not has_type(node) or is_island(node):
-        return False
-    return type_of(node).is_float and schema_name(node) != WEIGHT_OP
+def _ranged(graph: QGraph) -> Iterator[Violation]:
+    for node in quantized_values(graph):
+        if not is_island(node) and quant_of(node).range is None:
+            yield Violation(node, f"%{node.name} has no range")
 
 
-def _ranged(node: fx.Node) -> str | None:
-    if is_quantizable(node) and quant_of(node).range is None:
-        return f"%{node.name} has no range"
-    return None
-
-
-def _quantized(node: fx.Node) -> str | None:
-    if is_quantizable(node) and quant_of(node).qtype is None:
-        return f"%{node.name} has neither a QType nor a reason to stay in float"
-    return None
+def _quantized(graph: QGraph) -> Iterator[Violation]:
+    for node in quantized_values(graph):
+        if not is_island(node) and quant_of(node).qtype is None:
+            problem = f"%{node.name} has neither a QType nor a reason to stay in float"
+            yield Violation(node, problem)
 
 
 def _integer_weights(node: fx.Node) -> str | None:
@@ -122,8 +111,8 @@ def _integer_weights(node: fx.Node) -> str | None:
     if op is None or op.weight is None or is_island(node):
         return None
     weight = argument(node, op.weight)
-    if not isinstance(weight, fx.Node) or schema_name(weight) != WEIGHT_OP:
-        return f"the weight of %{node.name} is not behind {WEIGHT_OP}"
+    if not isinstance(weight, fx.Node) or _schema_name(weight) != _WEIGHT_OP:
+        return f"the weight of %{node.name} is not behind {_WEIGHT_OP}"
     held = weight.args[0]
     if not isinstance(held, fx.Node) or held.op != "get_attr" or type_of(held).is_float:
         return f"the weight of %{node.name} is no integer constant"
@@ -184,7 +173,7 @@ STAGES: tuple[Rule, ...] = (
         "ranges-known",
         "every float value that will be quantized has a range",
         "run propagate-ranges behind the last pass that adds values",
-        each(_ranged),
+        _ranged,
         since=Stage.CALIBRATED,
         until=Stage.QUANTIZED,
     ),
@@ -192,7 +181,7 @@ STAGES: tuple[Rule, ...] = (
         "values-quantized",
         "every float value has a QType or the intent KeepFloat",
         "give the value a QType, or a KeepFloat with the reason",
-        each(_quantized),
+        _quantized,
         since=Stage.QUANTIZED,
         until=Stage.QUANTIZED,
     ),

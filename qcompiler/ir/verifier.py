@@ -35,7 +35,8 @@ def verify_graph(graph: QGraph, *, infer_types: bool = False) -> None:
     if not found:
         return
     rule, (node, problem) = found[0]
-    others = f" (and {len(found) - 1} more violations)" if len(found) > 1 else ""
+    more = len(found) - 1
+    others = f" (and {more} more violation{'s' if more > 1 else ''})" if more else ""
     raise QCompilerError(
         "QC0504",
         f"{problem}; rule {rule.name!r} of stage {graph.stage.text}: {rule.text}{others}",
