@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -131,6 +132,7 @@ class QGraph:
         Exactly one of ``before`` and ``after`` is given. No quantization fact is inherited.
         """
         graph = self.module.graph
+        name = name or target._schema.name.split("::")[1]
         place = graph.inserting_before(before) if before else graph.inserting_after(after)
         with place:
             node = graph.create_node("call_function", target, tuple(args), dict(kwargs or {}), name)
@@ -279,19 +281,25 @@ def operator_of(node: fx.Node) -> OpOverload:
     return node.target
 
 
+@cache
+def _parameters(target: OpOverload) -> dict[str, tuple[int, Any]]:
+    """Returns position and default of each argument; reading a schema is slow."""
+    listed = target._schema.arguments
+    return {arg.name: (place, arg.default_value) for place, arg in enumerate(listed)}
+
+
 def argument(node: fx.Node, name: str) -> Any:
     """Returns an argument of a call by its name in the operator's schema, default included."""
-    schema = operator_of(node)._schema
-    for position, arg in enumerate(schema.arguments):
-        if arg.name == name:
-            if name in node.kwargs:
-                return node.kwargs[name]
-            return node.args[position] if position < len(node.args) else arg.default_value
-    message = f"{node.target} has no argument {name!r}"
-    raise KeyError(message)
+    parameters = _parameters(operator_of(node))
+    if name not in parameters:
+        message = f"{node.target} has no argument {name!r}"
+        raise KeyError(message)
+    if name in node.kwargs:
+        return node.kwargs[name]
+    place, default = parameters[name]
+    return node.args[place] if place < len(node.args) else default
 
 
 def arguments(node: fx.Node) -> dict[str, Any]:
     """Returns all arguments of a call by name, defaults included."""
-    schema = operator_of(node)._schema
-    return {arg.name: argument(node, arg.name) for arg in schema.arguments}
+    return {name: argument(node, name) for name in _parameters(operator_of(node))}
