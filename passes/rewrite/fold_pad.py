@@ -40,7 +40,7 @@ class FoldPad(Pass):
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Changes the graph in place; returns whether it did."""
         changed = False
-        for node in graph.calls:
+        for node in reversed(graph.calls):  # of pads in a row, the last one first
             if is_call(node, _PAD) and _borders(node) is not None:
                 for user in list(node.users):
                     changed |= _fold(graph, node, user)

@@ -149,7 +149,9 @@ def _replace(graph: QGraph, old: fx.Node, new: fx.Node) -> None:
 
 def _replace_parts(graph: QGraph, node: fx.Node, parts: Sequence[fx.Node]) -> None:
     """Replaces the reads of a call's several results."""
-    reads = [user for user in node.users if user.target is operator.getitem]
+    for read in [user for user in node.users if not user.users]:
+        graph.erase(read)
+    reads = list(node.users)
     for read in reads:
         index = read.args[1]
         if not isinstance(index, int) or index >= len(parts):
@@ -160,12 +162,14 @@ def _replace_parts(graph: QGraph, node: fx.Node, parts: Sequence[fx.Node]) -> No
         graph.erase(node)
 
 
+def _place(node: fx.Node) -> str:
+    origin = origin_of(node)
+    return origin.source or (f"module {origin.module!r}" if origin.module else node.name)
+
+
 def _refused(refusals: Sequence[_Refusal]) -> QCompilerError:
     """Returns the one error that lists every call without a conversion."""
-    lines = [
-        f"{r.node.target} at {origin_of(r.node).source or r.node.name}: {r.reason}"
-        for r in refusals
-    ]
+    lines = [f"{r.node.target} at {_place(r.node)}: {r.reason}" for r in refusals]
     first = refusals[0].node
     count = "1 operator has" if len(lines) == 1 else f"{len(lines)} operators have"
     return QCompilerError(

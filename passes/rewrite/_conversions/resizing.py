@@ -45,7 +45,8 @@ def centered(step: Fraction) -> tuple[int, int, int]:
 
 def cornered(size: int, output: int) -> tuple[int, int, int]:
     """Returns the position at which the corners of input and output coincide."""
-    step = Fraction(size - 1, output - 1) if output > 1 else Fraction(0)
+    # Any step is right for one pixel: then there is only position 0, or only pixel 0.
+    step = Fraction(size - 1, output - 1) if output > 1 and size > 1 else Fraction(1)
     return _reduced(step.denominator, step.numerator, 0)
 
 
