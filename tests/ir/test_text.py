@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
+from functools import cache
 from typing import Any
 
 import pytest
@@ -278,12 +279,17 @@ def test_wrong_texts_are_refused(text: str, place: str, problem: str) -> None:
     assert f"line {place}:" in caught.value.problem
 
 
+@cache
+def _sample() -> str:
+    graph = build(lambda g, x, out: g.call(QFLOAT.clamp.default, (x, 0.0, None), before=out))
+    set_quant(graph.inputs[0], Quant(Range.of(-1, 2), Spec(), QType(8, (0.5,), (3,))))
+    return print_graph(graph)
+
+
 @settings(max_examples=200, deadline=None)
 @given(st.data())
 def test_spoilt_texts_give_coded_errors(data: st.DataObject) -> None:
-    graph = build(lambda g, x, out: g.call(QFLOAT.clamp.default, (x, 0.0, None), before=out))
-    set_quant(graph.inputs[0], Quant(Range.of(-1, 2), Spec(), QType(8, (0.5,), (3,))))
-    text = print_graph(graph)
+    text = _sample()
     start = data.draw(st.integers(0, len(text)))
     stop = data.draw(st.integers(start, min(start + 4, len(text))))
     spoilt = text[:start] + data.draw(st.text(max_size=3)) + text[stop:]
