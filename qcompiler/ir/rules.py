@@ -17,7 +17,7 @@ from torch import fx
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import Quant, has_type, quant_of, set_type, type_of
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.intent import DerivedFrom, KeepFloat, SharedWith
+from qcompiler.ir.intent import DerivedFrom, SharedWith
 from qcompiler.ir.printer import constant_type
 from qcompiler.ir.qtypes import QType
 from qcompiler.ir.stages import Stage
@@ -233,8 +233,6 @@ def _consistent_quant(node: fx.Node) -> str | None:
     if quant == Quant():
         return None
     name = f"%{node.name}"
-    if isinstance(quant.intent, KeepFloat) and quant.qtype is not None:
-        return f"{name} has a QType and is to stay in float"
     if quant.proof is not None and not quant.proof[0] <= quant.proof[1]:
         return f"{name} has the proof {quant.proof}, which is empty"
     seen = quant.range
@@ -275,7 +273,7 @@ FACTS: tuple[Rule, ...] = (
     ),
     Rule(
         "facts-agree",
-        "a value's range, QType, intent and proof do not contradict each other or its type",
+        "a value's range, QType and proof are sound and fit its type",
         "set the facts with update_quant when the value changes",
         each(_consistent_quant),
     ),

@@ -17,11 +17,16 @@ _SHORT = {
     torch.float64: "f64",
     torch.float16: "f16",
     torch.bfloat16: "bf16",
+    torch.complex64: "c64",
+    torch.complex128: "c128",
     torch.int8: "i8",
     torch.uint8: "u8",
     torch.int16: "i16",
+    torch.uint16: "u16",
     torch.int32: "i32",
+    torch.uint32: "u32",
     torch.int64: "i64",
+    torch.uint64: "u64",
     torch.bool: "i1",
 }
 _DTYPES = {text: dtype for dtype, text in _SHORT.items()}

@@ -187,12 +187,6 @@ FLOAT_CASES: list[tuple[Stage, str, Spoil, str]] = [
     (
         Stage.NORMALIZED,
         "facts-agree",
-        fact("conv", intent=KeepFloat("no"), qtype=QTYPE),
-        "is to stay in float",
-    ),
-    (
-        Stage.NORMALIZED,
-        "facts-agree",
         fact("conv", qtype=QType(8, (0.5,), (200,))),
         "zero point outside",
     ),
