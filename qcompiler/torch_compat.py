@@ -79,7 +79,7 @@ class ShapeInference:
             source=ConstantSource(f"symbol_{name}"),
             symbolic_context=StatelessSymbolicContext(dynamic_sizes=[DimDynamic.DYNAMIC]),
         )
-        size = probe.shape[0]
+        size: Any = probe.shape[0]
         self._sizes[name] = size
         self._to_ours[size.node.expr] = name
         self._hints[name] = hint
