@@ -19,7 +19,14 @@ from torch.export.graph_signature import ConstantArgument, InputKind, OutputKind
 
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.aliases import Aliases, functional_overload, is_view, written_argument
-from qcompiler.ir.annotations import Origin, capture_facts, has_type, set_origin, set_type
+from qcompiler.ir.annotations import (
+    Origin,
+    capture_facts,
+    has_type,
+    origin_of,
+    set_origin,
+    set_type,
+)
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.sources import frames_of, user_line
 from qcompiler.ir.stages import Stage
@@ -152,6 +159,7 @@ class _Reader:
             if isinstance(value, fx.Node):
                 if not has_type(value):
                     self._refuse(value, "the model returns a size, not a tensor")
+                self._check_fresh(value, value)
                 results.append(value)
                 return len(results) - 1
             return {"value": value}
@@ -222,11 +230,14 @@ class _Reader:
         new = self.graph.create_node("call_function", target, tuple(args), kwargs, node.name)
         self._annotate(new, node)
         for used in new.all_input_nodes:
-            by = self.aliases.staleness(used)
-            if by is not None:
-                self._refuse(node, f"it reads a view of a value that {by} has changed", "QC0108")
+            self._check_fresh(used, node)
         self.aliases.add(new, target, new.all_input_nodes)
         return new
+
+    def _check_fresh(self, used: fx.Node, reader: fx.Node) -> None:
+        by = self.aliases.staleness(used)
+        if by is not None:
+            self._refuse(reader, f"{by} writes into a view of a value that is read again", "QC0108")
 
     def _write(self, node: fx.Node, args: list[Any], kwargs: dict[str, Any], place: int) -> fx.Node:
         """Copies an in-place call as a functional one; later readers see the new value."""
@@ -285,7 +296,7 @@ class _Reader:
     def _refuse(self, node: fx.Node | None, problem: str, code: str = "QC0102") -> NoReturn:
         source = None
         if node is not None:
-            source = _source(node)
+            source = _source(node) or origin_of(node).source
             bodies = [a for a in node.all_input_nodes if a.op == "get_attr"]
             for body in bodies if source is None else ():
                 held = getattr(node.graph.owning_module, str(body.target), None)
