@@ -15,6 +15,10 @@ from torch import Tensor, nn
 
 import qcompiler
 from qcompiler import registry
+from qcompiler.capture import capture
+from qcompiler.passmgr.context import PassContext
+from qcompiler.passmgr.instruments import Verify
+from qcompiler.passmgr.pipeline import Pipeline
 
 PLUGIN = Path(__file__).parents[1] / "plugin"
 
@@ -56,6 +60,19 @@ def test_both_are_listed_with_their_owner() -> None:
     assert "drop-unit-multiplications" in registry.names(registry.PASSES)
     assert registry.owner(registry.PASSES, "drop-unit-multiplications") == "qcompiler-plugin"
     assert registry.owner(registry.TARGETS, "recorder") == "qcompiler-plugin"
+
+
+def test_the_pass_runs_by_its_name_in_a_pipeline() -> None:
+    images = torch.randn(2, 3, 8, 8)
+    model = Scaled().eval()
+    graph = capture(model, (images,))
+    text = "normalize-ops,drop-unit-multiplications{tolerance=0.001}"
+    pipeline = Pipeline.parse(text)
+    assert str(pipeline) == text
+    records = pipeline.run(graph, PassContext(), [Verify()])
+    assert [record.changed for record in records] == [True, True]
+    assert not any("mul" in str(node.target) for node in graph.calls)
+    torch.testing.assert_close(graph.run(images)[0], model(images))
 
 
 def test_a_program_for_the_target_equals_one_for_the_reference(tmp_path: Path) -> None:
