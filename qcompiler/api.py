@@ -69,7 +69,7 @@ def compile(
     with _progress(progress) as show:
         show("capturing", None)
         data = CalibrationData(calibration_data)
-        inputs = () if not isinstance(model, nn.Module) else data.example_inputs()
+        inputs = () if not isinstance(model, nn.Module) else data.example_inputs(model)
         graph = capture(_as_path(model), inputs, dynamic_shapes)
         data.bind(graph)
         context = PassContext(target=chosen, strict=strict, data=data, progress=show)

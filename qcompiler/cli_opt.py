@@ -87,7 +87,7 @@ def _load(source: str, data: str | None) -> tuple[QGraph, CalibrationData | None
         graph = capture(loaded.model)
         return graph, _bound(loaded.data, graph)
     calibration = CalibrationData(loaded.data)
-    graph = capture(loaded.model, calibration.example_inputs())
+    graph = capture(loaded.model, calibration.example_inputs(loaded.model))
     calibration.bind(graph)
     return graph, calibration
 

@@ -67,7 +67,7 @@ class PropagateRanges(Pass):
     needs: ClassVar[Needs] = Needs(Stage.NORMALIZED, properties=("statistics-collected",))
     gives: ClassVar[Gives] = Gives(stage=Stage.CALIBRATED, preserves=("*",))
 
-    method: str = "mse"
+    method: str = "minmax"
     q: float = 99.99
     bits: int = 8
 

@@ -18,7 +18,7 @@ from qcompiler.ir.annotations import (
     update_quant,
 )
 from qcompiler.ir.graph import QGraph, is_constant, operator_of
-from qcompiler.ir.queries import is_island, quantized_values, value_operands
+from qcompiler.ir.queries import absorbing_clamp, is_island, quantized_values, value_operands
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.rounding import quantize_tensor
 from qcompiler.passes.lowering._rules import INTEGER, RULES, Lowering
@@ -92,7 +92,8 @@ def _lower(node: fx.Node, graph: QGraph, integers: dict[fx.Node, fx.Node]) -> fx
     if quant_of(result).stands_for is None:
         why = quant_of(result).why
         inherit_quant(result, node)
-        update_quant(result, stands_for=node.name, intent=None, why=why)
+        clamp = absorbing_clamp(node)
+        update_quant(result, stands_for=None if clamp else node.name, intent=None, why=why)
     return result
 
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import fx
 
 from qcompiler.ir.annotations import qtype_of, type_of
 from qcompiler.ir.float_ops import float_op_of
-from qcompiler.ir.graph import QGraph, argument, arguments, is_call
-from qcompiler.ir.integer_ops.base import pad_image, window_count
-from qcompiler.ir.queries import is_island
+from qcompiler.ir.graph import QGraph, argument, is_call
+from qcompiler.ir.queries import absorbing_clamp, is_island
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.observers import ChannelMoments, ChannelMomentsResult
 from qcompiler.passes.analysis.collect_statistics import slices
@@ -22,15 +21,23 @@ from qcompiler.passmgr.context import PassContext
 from qcompiler.passmgr.statistics import StatisticRequest
 from qcompiler.runtime.simulate import Simulation
 
+# A channel of which less than this share lies strictly inside its clamp is left alone.
+_LEAST_LIVE = 1e-3
+# Newton's step divides by the share inside the clamp, by no less than this.
+_LEAST_SLOPE = 0.05
+# Corrections are multiples of this part of the result's scale, so that they do not depend on the
+# last bits of float sums.
+_GRID = 2.0**-10
+
 
 @dataclass(frozen=True)
 class CorrectBias(Pass):
-    """Shifts each bias by the difference of the channel's mean between float and quantized runs.
+    """Shifts each bias so that the channel's mean after its clamp is that of the float model.
 
     One sweep in execution order over the kept samples: each layer sees the quantized, already
-    corrected prefix (empirical bias correction; Nagel et al., arXiv 1906.04721, section 4.2). The
-    quantized mean is exact: it needs only sums of the input codes under each weight tap. The float
-    means come from the calibration run, over the same samples.
+    corrected prefix (empirical bias correction; Nagel et al., arXiv 1906.04721, section 4.2). Where
+    a clamp follows, the mean after it is matched, by ``steps`` Newton steps. The float means come
+    from the calibration run, over the same samples.
 
     Before: ``%y = qfloat.conv2d(%x, %w, %bias, ...)``
     After: the same with another constant ``%bias``
@@ -41,16 +48,18 @@ class CorrectBias(Pass):
     gives: ClassVar[Gives] = Gives(preserves=("*",))
 
     samples: int = 64
-    chunk: int = 8
+    steps: int = 2
+    chunk: int = 4
 
     def statistics(self, graph: QGraph) -> Sequence[StatisticRequest]:
-        """Asks for the mean of each output channel over the kept samples."""
+        """Asks for the mean of each output channel, after its clamp, over the kept samples."""
         if graph.stage > Stage.CALIBRATED:
             return ()
         return [self._request(node) for node in _layers(graph)]
 
     def _request(self, node: fx.Node) -> StatisticRequest:
-        return StatisticRequest(node.name, ChannelMoments(_channel_axis(node)), self.samples)
+        seen = absorbing_clamp(node) or node
+        return StatisticRequest(seen.name, ChannelMoments(_channel_axis(node)), self.samples)
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Corrects the bias of every conv2d and linear."""
@@ -65,24 +74,46 @@ class CorrectBias(Pass):
             for done, node in enumerate(simulation.steps()):
                 context.progress("correcting biases", done)
                 if node in layers:
-                    self._correct(node, graph, context, simulation)
+                    moments: ChannelMomentsResult = context.statistics[self._request(node)]
+                    self._correct(node, graph, moments.mean, simulation.results(node))
         return True
 
     def _correct(
-        self, node: fx.Node, graph: QGraph, context: PassContext, simulation: Simulation
+        self, node: fx.Node, graph: QGraph, wanted: torch.Tensor, results: list[torch.Tensor]
     ) -> None:
-        moments: ChannelMomentsResult = context.statistics[self._request(node)]
-        restored = argument(node, "weight")
-        weight = graph.constant(restored.args[0]).to(torch.float64)
-        scale = graph.constant(restored.args[1]) * qtype_of(argument(node, "x")).tensor_scale
-        means = _mean_products(node, weight, simulation) * scale
-        bias_node = argument(node, "bias")
-        corrected = moments.mean - means
-        if bias_node is None:
-            bias_node = graph.add_constant(corrected.to(torch.float32), f"{node.name}_bias", node)
-            node.update_arg(2, bias_node)
+        axis = _channel_axis(node)
+        shift = self._shift(node, wanted, results, axis)
+        grid = qtype_of(node).tensor_scale * _GRID
+        shift = torch.round(shift / grid) * grid
+        for result in results:
+            result.add_(_along(shift, axis, result.dim()))
+        bias = argument(node, "bias")
+        if bias is None:
+            bias = graph.add_constant(shift.to(torch.float32), f"{node.name}_bias", node)
+            node.update_arg(2, bias)
         else:
-            graph.set_constant(bias_node, corrected.to(torch.float32))
+            moved = graph.constant(bias).to(torch.float64) + shift
+            graph.set_constant(bias, moved.to(torch.float32))
+
+    def _shift(
+        self, node: fx.Node, wanted: torch.Tensor, results: list[torch.Tensor], axis: int
+    ) -> torch.Tensor:
+        clamp = absorbing_clamp(node)
+        if clamp is None:
+            return wanted - _mean(results, axis)
+        low, high = (argument(clamp, name) for name in ("min", "max"))
+        shift = torch.zeros_like(wanted)
+        for _ in range(self.steps):
+            clamped, inside = [], []
+            for result in results:
+                moved = result + _along(shift, axis, result.dim())
+                kept = moved.clamp(low, high)
+                inside.append((kept == moved).to(torch.float32))
+                clamped.append(kept)
+            live = _mean(inside, axis)
+            step = (wanted - _mean(clamped, axis)) / live.clamp(min=_LEAST_SLOPE)
+            shift += torch.where(live > _LEAST_LIVE, step, 0.0)
+        return shift
 
 
 def _layers(graph: QGraph) -> list[fx.Node]:
@@ -97,39 +128,16 @@ def _channel_axis(node: fx.Node) -> int:
     return 1 if is_call(node, torch.ops.qfloat.conv2d.default) else type_of(node).rank - 1
 
 
-def _mean_products(node: fx.Node, weight: torch.Tensor, simulation: Simulation) -> torch.Tensor:
-    """Returns the mean over all results of sum((x - z) * w) of each channel, in float64."""
-    x = argument(node, "x")
-    z = qtype_of(x).tensor_zero_point
-    if not is_call(node, torch.ops.qfloat.conv2d.default):
-        rows = [c.flatten(0, -2) for c in simulation.codes(x)]
-        total = sum(r.to(torch.int64).sum(0) - z * r.shape[0] for r in rows)
-        return weight @ (torch.as_tensor(total).to(torch.float64) / sum(r.shape[0] for r in rows))
-    slices = simulation.codes(x)
-    image = torch.stack([c.sum(0, dtype=torch.int32) for c in slices]).sum(0, dtype=torch.int64)
-    samples = sum(c.shape[0] for c in slices)
-    options = arguments(node)
-    sums, windows = _tap_sums(image - z * samples, weight.shape[2:], options)
-    groups = options["groups"]
-    means = (sums.to(torch.float64) / (samples * windows)).unflatten(0, (groups, -1))
-    return torch.einsum("gocij,gcij->go", weight.unflatten(0, (groups, -1)), means).flatten()
+def _along(values: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
+    shape = [1] * rank
+    shape[axis] = -1
+    return values.to(torch.float32).reshape(shape)
 
 
-def _tap_sums(
-    image: torch.Tensor, kernel: Sequence[int], options: dict[str, Any]
-) -> tuple[torch.Tensor, int]:
-    """Returns the sum under each weight tap over all windows of an image [C, H, W].
-
-    The result is [C, kh, kw] and the number of windows; padding adds nothing.
-    """
-    stride, dilation = options["stride"], options["dilation"]
-    x = pad_image(image.unsqueeze(0), options["padding"], 0)[0]
-    rows = window_count(x.shape[1], kernel[0], stride[0], 0, dilation[0])
-    columns = window_count(x.shape[2], kernel[1], stride[1], 0, dilation[1])
-    sums = torch.empty(x.shape[0], *kernel, dtype=torch.int64)
-    for i in range(kernel[0]):
-        for j in range(kernel[1]):
-            top, left = i * dilation[0], j * dilation[1]
-            bottom, right = top + (rows - 1) * stride[0] + 1, left + (columns - 1) * stride[1] + 1
-            sums[:, i, j] = x[:, top : bottom : stride[0], left : right : stride[1]].sum((1, 2))
-    return sums, rows * columns
+def _mean(parts: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
+    """Returns the mean over all dimensions but one of the concatenated parts, in float64."""
+    others = [d for d in range(parts[0].dim()) if d != axis]
+    total = torch.zeros(parts[0].shape[axis], dtype=torch.float64)
+    for part in parts:
+        total += part.sum(others).to(torch.float64) if others else part.to(torch.float64)
+    return total / sum(p.numel() // p.shape[axis] for p in parts)

@@ -1,1 +1,1 @@
-"""The intermediate representation: types, facts, operators, text form and the specification of each stage."""
+"""The intermediate representation: types, facts, operators, text form, stage specifications."""

@@ -53,7 +53,8 @@ def type_of(node: fx.Node) -> TensorType:
     try:
         found: TensorType = node.meta[_TYPE]
     except KeyError:
-        raise KeyError(f"node {node.name!r} has no type") from None
+        message = f"node {node.name!r} has no type"
+        raise KeyError(message) from None
     return found
 
 
@@ -105,7 +106,8 @@ def qtype_of(node: fx.Node) -> QType:
     """Returns the node's QType; raises KeyError with the node's name when it has none."""
     qtype = quant_of(node).qtype
     if qtype is None:
-        raise KeyError(f"node {node.name!r} has no QType")
+        message = f"node {node.name!r} has no QType"
+        raise KeyError(message)
     return qtype
 
 

@@ -19,7 +19,7 @@ class Spec:
 
 @dataclass(frozen=True)
 class SharedWith:
-    """The value has the same parameters as another one; ``hard`` forbids a requantization between."""
+    """The value has the parameters of another one; ``hard`` forbids a requantization between."""
 
     other: str
     hard: bool = True

@@ -12,6 +12,8 @@ from qcompiler.passmgr.analyses import Analysis, AnalysisCache
 from qcompiler.passmgr.statistics import StatisticRequest, Statistics
 
 if TYPE_CHECKING:
+    import torch
+
     from qcompiler.calibration import CalibrationData
     from qcompiler.target.base import Target
 
@@ -28,7 +30,9 @@ class PassContext:
     """The target, the options of the compile, the calibration data, and cached analyses.
 
     ``requests`` holds what later passes of the pipeline want observed; ``statistics`` what the
-    calibration run found; ``notes`` collects remarks of passes for the report.
+    calibration run found; ``notes`` collects remarks of passes for the report. ``float_weights``
+    holds what quantize-weights replaced, by the name of the node that reads the integer weight: a
+    later pass that chooses the integers anew needs it, and nothing after the compile does.
     """
 
     target: Target | None = None
@@ -38,6 +42,7 @@ class PassContext:
     requests: Sequence[StatisticRequest] = ()
     statistics: Statistics = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
+    float_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     analyses: AnalysisCache = field(default_factory=AnalysisCache)
 
     def analysis(self, analysis: Analysis[Result], graph: QGraph) -> Result:

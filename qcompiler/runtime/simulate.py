@@ -37,6 +37,7 @@ class Simulation:
         self._graph = graph
         self._slices = slices
         self._held: dict[fx.Node, list[torch.Tensor]] = {}
+        self._results: dict[fx.Node, list[torch.Tensor]] = {}
         self._deaths: dict[fx.Node, list[fx.Node]] = {}
         last: dict[fx.Node, fx.Node] = {}
         for node in graph.nodes:
@@ -67,12 +68,22 @@ class Simulation:
                 continue
             yield node
             self._held[node] = [self._compute(node, i) for i in range(len(self._slices))]
+            self._results.clear()
             for used in self._deaths.get(node, ()):
                 self._held.pop(used, None)
 
     def codes(self, node: fx.Node) -> list[torch.Tensor]:
         """Returns the codes of a stored value, one tensor per slice."""
         return self._held[node]
+
+    def results(self, node: fx.Node) -> list[torch.Tensor]:
+        """Computes a call's float32 results, one per slice, and keeps them until it is quantized.
+
+        What is then done to them in place is what later operators see.
+        """
+        with torch.no_grad():
+            self._results[node] = [self._evaluate(node, i) for i in range(len(self._slices))]
+        return self._results[node]
 
     def operand(self, node: fx.Node, position: int) -> torch.Tensor:
         """Returns a value in float32 for one slice of samples."""
@@ -87,6 +98,9 @@ class Simulation:
         return self._evaluate(node, position)
 
     def _evaluate(self, node: fx.Node, position: int) -> torch.Tensor:
+        if node in self._results:
+            return self._results[node][position]
+
         def load(arg: object) -> Any:
             return map_nodes(arg, lambda n: self.operand(n, position))
 
