@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from typing import ClassVar
 
 import torch
+from torch import fx
 
 from qcompiler.backends.cpu.isa import Isa, best_level, level, supported_levels
 from qcompiler.backends.native.emitter import (
@@ -17,6 +18,7 @@ from qcompiler.backends.native.emitter import (
     OpDescriptor,
     emit,
     plan_sequentially,
+    why_not,
 )
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import build
@@ -83,6 +85,10 @@ class CpuTarget(Target):
     ops: ClassVar[tuple[OpSupport, ...]] = tuple(OpSupport(name) for name in EMITTERS)
 
     isa: str = BEST
+
+    def why_not(self, node: fx.Node) -> str | None:
+        """Returns the reason why no kernel covers a call, None when one does."""
+        return why_not(node)
 
     def build(self, graph: QGraph) -> CpuExecutable:
         """Builds a graph at stage TARGETED.

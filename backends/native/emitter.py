@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 import jinja2
 import sympy
+import torch
 from torch import fx
 
 from qcompiler.backends.native import emit_elementwise as elementwise
@@ -19,8 +20,9 @@ from qcompiler.backends.native.cprint import c_dim, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.backends.native.packing import ALIGNMENT, Blob
-from qcompiler.ir.annotations import type_of
-from qcompiler.ir.graph import QGraph
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of, type_of
+from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.types import Dim, simplify_dim
 
 Emission = Callable[[OpWriter], None]
@@ -53,6 +55,7 @@ EMITTERS: dict[str, Emission] = {
     "pad": movement.emit_pad,
 }
 ISLAND = "island"
+CONSTANTS = ("weight", "bias", "multiplier", "shift", "table")
 
 
 class Plan(Protocol):
@@ -109,9 +112,24 @@ def plan_sequentially(graph: QGraph) -> SequentialPlan:
     return SequentialPlan(offsets, at)
 
 
-def supports(node: fx.Node) -> bool:
-    """Says whether the emitter has a kernel for a call; others become islands."""
-    return _op_name(node) in EMITTERS
+def why_not(node: fx.Node) -> str | None:
+    """Returns the reason why no kernel covers a call, None when one does; others are islands."""
+    name = _op_name(node)
+    if name not in EMITTERS:
+        return f"there is no kernel for {node.target}"
+    args = arguments(node)
+    for parameter in CONSTANTS:
+        value = args.get(parameter)
+        if isinstance(value, fx.Node) and value.op != "get_attr":
+            return f"{name} takes its {parameter} as a constant only"
+    residual = args.get("residual")
+    if residual is not None and type_of(residual).shape != type_of(node).shape:
+        return f"the residual of {name} has another shape than the result"
+    if name == "dequantize" and type_of(args["x"]).dtype != torch.int8:
+        return "dequantize takes int8 codes only"
+    if name == "matmul_requant" and not isinstance(type_of(node).shape[-1], int):
+        return "matmul_requant needs a fixed number of columns"
+    return None
 
 
 def emit(graph: QGraph, plan: Plan) -> NativeSources:
@@ -175,11 +193,16 @@ def _write(graph: QGraph, node: fx.Node, blob: Blob) -> OpWriter:
     writer = OpWriter(graph, node, blob)
     emission = EMITTERS.get(_op_name(node))
     if emission is not None:
+        if reason := why_not(node):
+            raise QCompilerError(
+                "QC0203",
+                reason,
+                node=node.name,
+                source=origin_of(node).source,
+                remedy="choose another target, or keep the operator in float with strict=False",
+            )
         emission(writer)
         return writer
-    for used in node.all_input_nodes:
-        if used.op != "get_attr":
-            writer.tensor(used)
     writer.kernels.append(ISLAND)
     return writer
 

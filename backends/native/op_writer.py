@@ -14,8 +14,7 @@ from torch import fx
 from qcompiler.backends.native.cprint import c_dim, c_initializer, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.packing import ALIGNMENT, Blob
-from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import origin_of, type_of
+from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
@@ -33,7 +32,7 @@ class OpWriter:
         self.blob = blob
         self.args: dict[str, Any] = arguments(node)
         self.type = type_of(node)
-        self.operands: list[fx.Node] = []
+        self.operands = [n for n in node.all_input_nodes if n.op != "get_attr"]
         self.lines: list[str] = []
         self.kernels: list[str] = []
         self.symbols: set[str] = set()
@@ -48,8 +47,6 @@ class OpWriter:
         node = self.args[argument] if isinstance(argument, str) else argument
         if node.op == "get_attr":
             return self.array(to_storage(self.graph.constant(node)).numpy(), "uint8_t")
-        if node not in self.operands:
-            self.operands.append(node)
         return f"t[{self.operands.index(node)}]"
 
     @property
@@ -58,11 +55,8 @@ class OpWriter:
         return "t[OUT]"
 
     def constant(self, name: str) -> torch.Tensor:
-        """Returns the tensor of an argument that must be a constant."""
-        node = self.args[name]
-        if not isinstance(node, fx.Node) or node.op != "get_attr":
-            self.refuse(f"argument {name!r} is not a constant")
-        return self.graph.constant(node)
+        """Returns the tensor of an argument that is a constant."""
+        return self.graph.constant(self.args[name])
 
     def array(self, values: NDArray[Any], c_type: str) -> str:
         """Stores constant data and returns the C pointer to it."""
@@ -94,16 +88,6 @@ class OpWriter:
         """Calls a kernel with the context and the given C arguments."""
         self.kernels.append(kernel)
         self.lines.append(f"{kernel}({', '.join((context, *args))});")
-
-    def refuse(self, problem: str) -> None:
-        """Raises QC0203 for this operator."""
-        raise QCompilerError(
-            "QC0203",
-            f"{self.node.target}: {problem}",
-            node=self.node.name,
-            source=origin_of(self.node).source,
-            remedy="choose another target, or keep this operator in float with strict=False",
-        )
 
     def _note(self, value: Any) -> None:
         if isinstance(value, Mapping):

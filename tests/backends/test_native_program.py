@@ -19,7 +19,7 @@ from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage
 from qcompiler.ir.types import SymbolRange, TensorType, symbol
 from qcompiler.runtime.memory import Lifetime, plan_memory
-from tests.backends.helpers import LEVELS
+from tests.backends.helpers import LEVELS, Const, build_graph, case
 
 OPS = torch.ops.qcompiler
 
@@ -195,6 +195,18 @@ def test_other_inputs_are_refused(network: QGraph, inputs: list[torch.Tensor]) -
     program = CpuTarget().build(network)
     with pytest.raises(QCompilerError, match="QC0701"):
         program.run(inputs, 1)
+
+
+def test_an_operator_outside_of_what_its_kernel_covers_is_refused_with_a_reason() -> None:
+    weight = torch.zeros(4, 5, dtype=torch.int8)
+    x = torch.zeros(2, 5, dtype=torch.int8)
+    zeros = Const(torch.zeros(4, dtype=torch.int32))
+    graph, _ = build_graph([case("linear", x, weight, zeros, 0)])
+    reason = CpuTarget().why_not(graph.calls[0])
+    assert reason == "linear takes its weight as a constant only"
+    with pytest.raises(QCompilerError, match=reason) as caught:
+        CpuTarget().build(graph)
+    assert caught.value.code == "QC0203"
 
 
 def test_inputs_may_have_any_memory_layout(network: QGraph) -> None:
