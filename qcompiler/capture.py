@@ -10,6 +10,7 @@ import io
 import logging
 import re
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from pathlib import Path
@@ -34,6 +35,7 @@ DimNames = Mapping[Any, Any]
 DynamicShapes = Mapping[str, DimNames | None] | Sequence[DimNames | None]
 
 _CONSTRAINT = re.compile(r"^ +- ([^\n]+?)(?:\. If|\n|$)", re.MULTILINE)
+_DIMENSION = re.compile(r"L(\['\w+'\](?:\[\d+\])?)\.size\(\)\[(\d+)\]")
 _DATA_DEPENDENT = ("Data-dependent", "data-dependent", "dynamic control flow", "Dynamic control")
 
 
@@ -212,12 +214,18 @@ def _symbol_names(
 def _export(
     model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[Mapping[Any, Any]]
 ) -> ExportedProgram:
-    """Exports strictly, and where that fails by running the forward method on fake tensors."""
-    dims = {_text(n): n for entry in names for n in entry.values()}
-    made = {text: Dim(text) if isinstance(n, str) else n for text, n in dims.items()}
-    shapes = tuple({d: made[_text(n)] for d, n in entry.items()} for entry in names)
+    """Exports by running the forward method on fake tensors, or else from its bytecode."""
+    uses = Counter(_text(n) for entry in names for n in entry.values())
+    made = {text: Dim(text) for text, count in uses.items() if count > 1}
+
+    def dim_of(name: Any) -> Any:
+        # A name used once may get the range that the model turns out to accept; for dimensions that
+        # must be equal torch has only those that accept every size.
+        return made.get(name, Dim.DYNAMIC) if isinstance(name, str) else name
+
+    shapes = tuple({d: dim_of(n) for d, n in entry.items()} for entry in names)
     failures: list[Exception] = []
-    for strict in (True, False):
+    for strict in (False, True):
         try:
             with _quiet(), _eval_mode(model):
                 return torch.export.export(
@@ -225,7 +233,7 @@ def _export(
                 )
         except Exception as error:  # the forward method may raise anything
             failures.append(error)
-    raise _failed(failures) from failures[-1]
+    raise _failed(failures) from failures[0]
 
 
 def _per_argument(model: nn.Module, shapes: tuple[dict[Any, Any], ...]) -> Any:
@@ -238,8 +246,8 @@ def _per_argument(model: nn.Module, shapes: tuple[dict[Any, Any], ...]) -> Any:
 
 
 def _failed(failures: Sequence[Exception]) -> QCompilerError:
-    """Returns the error for the failures of the strict and the other export."""
-    lines = [line for error in reversed(failures) if (line := _line_of(error)) is not None]
+    """Returns the error for the failures of both ways to export; the first is the plainer one."""
+    lines = [line for error in failures if (line := _line_of(error)) is not None]
     source = lines[0] if lines else None
     if any(_depends_on_data(error) for error in failures):
         return QCompilerError(
@@ -248,7 +256,7 @@ def _failed(failures: Sequence[Exception]) -> QCompilerError:
             source=source,
             remedy="write the choice with torch.where, or take it out of the forward method",
         )
-    problem = str(failures[-1])
+    problem = _DIMENSION.sub(r"dimension \2 of \1", str(failures[0]))
     if "Constraints violated" in problem:
         reason = _CONSTRAINT.search(problem)
         return QCompilerError(
@@ -258,10 +266,10 @@ def _failed(failures: Sequence[Exception]) -> QCompilerError:
             source=source,
             remedy="declare the dimensions that may vary with dynamic_shapes; () fixes all",
         )
-    kind = type(failures[-1]).__name__
+    kind = type(failures[0]).__name__
     return QCompilerError(
         "QC0102",
-        f"torch.export failed: {kind}: {_first_line(failures[-1])}",
+        f"torch.export failed: {kind}: {_first_line(failures[0])}",
         source=source,
         remedy="run the model on the example inputs; the chained error is torch's own",
     )

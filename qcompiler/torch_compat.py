@@ -70,6 +70,7 @@ class ShapeInference:
         self._to_ours: dict[sympy.Symbol, str] = {}
         self._sizes: dict[str, Any] = {}
         self._hints: dict[str, int] = {}
+        self._known: dict[tuple[Any, str, str], TensorType | None] = {}
         for name, hint in zip(sorted(symbols), _HINTS, strict=False):
             self._add_symbol(name, hint)
 
@@ -105,8 +106,18 @@ class ShapeInference:
     def infer(
         self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
     ) -> TensorType | None:
-        """Returns the result type of a call whose tensor arguments are given as TensorTypes."""
+        """Returns the result type of a call whose tensor arguments are given as TensorTypes.
 
+        Models repeat their blocks, so results are remembered: a call costs milliseconds.
+        """
+        key = (target, repr(args), repr(kwargs))
+        if key not in self._known:
+            self._known[key] = self._infer(target, args, kwargs)
+        return self._known[key]
+
+    def _infer(
+        self, target: Any, args: Sequence[Any], kwargs: Mapping[str, Any]
+    ) -> TensorType | None:
         def to_fake(arg: Any) -> Any:
             if isinstance(arg, TensorType):
                 return self.fake(arg)

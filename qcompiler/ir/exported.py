@@ -86,7 +86,8 @@ class _Reader:
             if limits is None:
                 found[name] = widest
             else:
-                low = max(widest.low, int(limits.lower))
+                # Torch says 2 for dimensions that it did not trace at 0 and 1.
+                low = int(limits.lower) if limits.lower > 2 else widest.low
                 high = int(limits.upper) if limits.upper < widest.high else widest.high
                 found[name] = SymbolRange(low, high)
         return found

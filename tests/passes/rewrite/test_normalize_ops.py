@@ -10,11 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from qcompiler import registry
+from qcompiler.capture import capture
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import quant_of
 from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.intent import KeepFloat
+from qcompiler.ir.verifier import verify_graph
+from qcompiler.passes import ENTRY_POINTS
+from qcompiler.passmgr.context import PassContext
+from qcompiler.passmgr.pipeline import Pipeline
+from qcompiler.rewrite.conversion import Converted, Site
 from tests.passes.rewrite.helpers import Calls, CallsTwo, check_equal, run_passes, targets, trained
 
 IMAGE = (4, 6, 8)
@@ -268,6 +275,42 @@ def test_without_strict_they_are_float_islands() -> None:
     assert isinstance(intents[1], KeepFloat)
     assert "conversion" in intents[1].reason
     check_equal(model, graph, [ROW])
+
+
+LIBRARY = torch.library.Library("tests_normalize", "DEF")
+LIBRARY.define("twice(Tensor x) -> Tensor")
+LIBRARY.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
+
+
+def convert_twice(site: Site) -> Converted:
+    """Converts the operator above."""
+    return site.affine(site.tensor("x"), 2.0, 0.0)
+
+
+def test_operators_of_other_packages_bring_their_conversion(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Calls(lambda x: torch.ops.tests_normalize.twice(x).relu())
+    with pytest.raises(QCompilerError, match=r"tests_normalize\.twice"):
+        run_passes(model, [ROW], "normalize-ops")
+    place = f"{__name__}:convert_twice"
+    monkeypatch.setitem(ENTRY_POINTS, "qcompiler.ops", {"tests_normalize.twice.default": place})
+    registry.refresh()
+    try:
+        assert targets(_normal(model, ROW)) == ["qfloat.unary", "qfloat.clamp"]
+    finally:
+        monkeypatch.undo()
+        registry.refresh()
+
+
+def test_dynamic_sizes_keep_their_expressions() -> None:
+    model = nn.Sequential(nn.Conv1d(4, 6, 3, 2, 1), nn.ReLU(), nn.MaxPool1d(2, 2))
+    graph = capture(model, (torch.randn(2, 4, 20),), ({0: "batch", 2: "length"},))
+    Pipeline.parse("normalize-ops").run(graph, PassContext())
+    verify_graph(graph, infer_types=True)
+    x = torch.randn(3, 4, 33)
+    with torch.no_grad():
+        torch.testing.assert_close(graph.run(x)[0], model(x), rtol=2e-5, atol=2e-5)
 
 
 def test_dropout_that_ignores_eval_is_refused() -> None:
