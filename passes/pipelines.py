@@ -7,7 +7,7 @@ NORMALIZE = (
     "eliminate-dead-nodes"
 )
 CALIBRATE = "collect-statistics,propagate-ranges,share-qparams"
-QUANTIZE = "quantize-weights,correct-bias"
+QUANTIZE = "quantize-weights,round-weights,correct-bias"
 LOWER = (
     "lower-to-integer,fold-requant,fuse-integer-ops,prove-accumulators,legalize-for-target,"
     "plan-memory"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 
 from qcompiler.backends.native.emit_movement import broadcast_strides
@@ -42,6 +43,23 @@ def emit_dequantize(op: OpWriter) -> None:
     fields = {**_planes(op.type), "scale": float(op.args["scale"]), "zero_point": zero_point}
     op.block("qc_quantize", fields)
     op.call("qc_dequantize_u8_f32", "&p", op.tensor("x"), op.out)
+
+
+def emit_dequantize_accumulator(op: OpWriter) -> None:
+    """Emits dequantize_accumulator: channels along any axis, to logical order."""
+    x = op.type_of("x")
+    axis = op.args["axis"] % x.rank
+    strides = strides_of(x)
+    inner = _product(x.shape[axis + 1 :])
+    fields = {
+        **{"outer": _product(x.shape[:axis]), "channels": x.shape[axis], "inner": inner},
+        "outer_stride": strides[axis - 1] if axis else 0,
+        "channel_stride": strides[axis],
+        "inner_stride": strides[-1],
+        "scale": op.array(op.constant("scale").numpy().astype(np.float32), "float"),
+    }
+    op.block("qc_dequantize_sums", fields)
+    op.call("qc_dequantize_i32_f32", "&p", op.tensor("x"), op.out)
 
 
 def emit_requantize(op: OpWriter) -> None:

@@ -30,6 +30,7 @@ Emission = Callable[[OpWriter], None]
 EMITTERS: dict[str, Emission] = {
     "quantize": elementwise.emit_quantize,
     "dequantize": elementwise.emit_dequantize,
+    "dequantize_accumulator": elementwise.emit_dequantize_accumulator,
     "requantize": elementwise.emit_requantize,
     "conv2d": products.emit_conv2d,
     "conv2d_requant": products.emit_conv2d,

@@ -54,10 +54,12 @@ class QuantizeWeights(Pass):
         for node in graph.calls:
             op = float_op_of(node.target)
             if op is not None and op.weight is not None and not is_island(node):
-                self._quantize(node, graph, op.weight, op.weight_axis)
+                self._quantize(node, graph, context, op.weight, op.weight_axis)
         return True
 
-    def _quantize(self, node: fx.Node, graph: QGraph, name: str, axis: int) -> None:
+    def _quantize(
+        self, node: fx.Node, graph: QGraph, context: PassContext, name: str, axis: int
+    ) -> None:
         constant = argument(node, name)
         if not is_constant(constant):
             raise QCompilerError(
@@ -93,6 +95,7 @@ class QuantizeWeights(Pass):
             intent=Spec(self.bits, symmetric=True, granularity=granularity),
         )
         inherit_quant(restored, codes_node)
+        context.float_weights[codes_node.name] = weight
         node.update_arg(list(_names(node)).index(name), restored)
         if not constant.users:
             graph.erase(constant)

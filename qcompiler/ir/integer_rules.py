@@ -35,7 +35,10 @@ _EXCEPTIONS: Mapping[tuple[str, str], tuple[torch.dtype, ...]] = {
     ("quantize", "x"): (torch.float32,),
     ("requantize", "x"): _CODES,
     ("dequantize", "x"): _CODES,
+    ("dequantize_accumulator", "x"): _I32,
+    ("dequantize_accumulator", "scale"): (torch.float32,),
 }
+_TO_FLOAT = ("dequantize", "dequantize_accumulator")
 _MOVEMENT = ("reshape", "permute", "slice", "expand", "concat", "pad")
 _LOW, _HIGH = -128, 127
 # The largest int32 that an 8-bit difference times multipliers may reach in add (5.5).
@@ -59,7 +62,7 @@ def _integer_only(graph: QGraph) -> Iterator[Violation]:
         op = integer_op_of(node.target)
         if op is None:
             yield Violation(node, f"%{node.name} calls {node.target}")
-        elif op.name != "dequantize" and has_type(node) and type_of(node).is_float:
+        elif op.name not in _TO_FLOAT and has_type(node) and type_of(node).is_float:
             yield Violation(node, f"%{node.name} computes {type_of(node)}")
 
 
@@ -67,7 +70,7 @@ def _border(graph: QGraph) -> Iterator[Violation]:
     for node, op in _calls(graph):
         source = node.args[0] if op.name == "quantize" else None
         made = integer_op_of(source.target) if isinstance(source, fx.Node) else None
-        if made is not None and made.name == "dequantize":
+        if made is not None and made.name in _TO_FLOAT:
             yield Violation(node, f"%{node.name} quantizes the dequantized %{node.args[0]}")
 
 

@@ -44,7 +44,9 @@ class Pipeline:
     def insert_after(self, name: str, new: Pass) -> Pipeline:
         """Returns a pipeline with a pass inserted after the last one of the given name."""
         position = self._position(name)
-        return replace(self, passes=(*self.passes[: position + 1], new, *self.passes[position + 1 :]))
+        return replace(
+            self, passes=(*self.passes[: position + 1], new, *self.passes[position + 1 :])
+        )
 
     def insert_before(self, name: str, new: Pass) -> Pipeline:
         """Returns a pipeline with a pass inserted before the last one of the given name."""

@@ -85,9 +85,7 @@ def plan_memory(values: Sequence[Lifetime], example: Mapping[str, int]) -> Memor
         symbolic[value.name] = largest(below)
     ends = [simplify_dim(sympy.sympify(symbolic[v.name]) + sizes[v.name]) for v in values]
     total = largest(ends)
-    return MemoryPlan(
-        symbolic, total, _peak(values, bytes_of), evaluate_dim(total, example)
-    )
+    return MemoryPlan(symbolic, total, _peak(values, bytes_of), evaluate_dim(total, example))
 
 
 def _lowest_gap(

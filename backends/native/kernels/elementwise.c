@@ -93,6 +93,33 @@ void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8
 }
 
 typedef struct {
+    const qc_dequantize_sums *p;
+    const int32_t *x;
+    float *out;
+} sums_job;
+
+static void dequantize_sums_task(const void *argument, int index, int count)
+{
+    const sums_job *job = argument;
+    const qc_dequantize_sums *p = job->p;
+    const int64_t total = p->outer * p->channels;
+    for (int64_t row = total * index / count; row < total * (index + 1) / count; row++) {
+        const int64_t channel = row % p->channels;
+        const int32_t *x = job->x + row / p->channels * p->outer_stride + channel * p->channel_stride;
+        const float scale = p->scale[channel];
+        for (int64_t i = 0; i < p->inner; i++)
+            job->out[row * p->inner + i] = (float)x[i * p->inner_stride] * scale;
+    }
+}
+
+void qc_dequantize_i32_f32(const qc_context *c, const qc_dequantize_sums *p, const int32_t *x,
+                           float *out)
+{
+    sums_job job = {p, x, out};
+    qc_parallel(c, dequantize_sums_task, &job, p->outer * p->channels * p->inner * 8);
+}
+
+typedef struct {
     const qc_requantize *p;
     const int32_t *wide;
     const uint8_t *bytes;

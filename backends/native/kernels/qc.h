@@ -106,6 +106,12 @@ typedef struct {
     int32_t multiplier, shift, x_zero_point, zero_point, qmin, qmax;
 } qc_resize;
 
+typedef struct {
+    int64_t outer, channels, inner;                 /* extents of the result, in logical order */
+    int64_t outer_stride, channel_stride, inner_stride;
+    const float *scale;                             /* one entry per channel */
+} qc_dequantize_sums;
+
 void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
                          const uint8_t *residual, uint8_t *out);
 void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
@@ -116,6 +122,8 @@ void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *
 void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
                          int32_t *out);
 void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, uint8_t *out);
+void qc_dequantize_i32_f32(const qc_context *c, const qc_dequantize_sums *p, const int32_t *x,
+                           float *out);
 void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8_t *x, float *out);
 void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, uint8_t *out);
 void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const uint8_t *x, uint8_t *out);

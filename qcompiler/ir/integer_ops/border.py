@@ -47,6 +47,16 @@ def dequantize(x: torch.Tensor, scale: float, zero_point: int) -> torch.Tensor:
 
 
 @integer_op(
+    "dequantize_accumulator(Tensor x, Tensor scale, int axis) -> Tensor",
+    fake=lambda x, *_: torch.empty_like(x, dtype=torch.float32),
+    interval=lambda _: Interval(float("-inf"), float("inf")),
+)
+def dequantize_accumulator(x: torch.Tensor, scale: torch.Tensor, axis: int) -> torch.Tensor:
+    """Converts int32 sums to float32 and multiplies by the float32 scale of each channel."""
+    return x.to(torch.float32) * per_channel(scale, x.dim(), axis)
+
+
+@integer_op(
     "requantize(Tensor x, Tensor multiplier, Tensor shift, int axis, int x_zero_point,"
     " int zero_point, int qmin, int qmax) -> Tensor",
     fake=_int8_like,

@@ -1,0 +1,194 @@
+"""round-weights: chooses the integer weights by the error of the layer's results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import fx
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of, qtype_of, type_of
+from qcompiler.ir.float_ops import float_op_of
+from qcompiler.ir.graph import QGraph, argument, arguments, is_call
+from qcompiler.ir.integer_ops.base import pad_image, window_count
+from qcompiler.ir.stages import Stage
+from qcompiler.numerics.error_feedback import round_balanced, round_with_feedback
+from qcompiler.numerics.rounding import along_axis
+from qcompiler.passes.analysis.collect_statistics import slices
+from qcompiler.passmgr.base import Gives, Needs, Pass
+from qcompiler.passmgr.context import PassContext
+from qcompiler.runtime.simulate import Simulation
+
+# Products of two codes are at most 2**14 and float32 holds integers up to 2**24 exactly.
+_EXACT_ROWS = 1 << 10
+# Inputs whose errors are spread together; bounds memory and time of layers with very many inputs.
+_MOST_INPUTS = 2304
+
+
+@dataclass(frozen=True)
+class RoundWeights(Pass):
+    """Rounds each weight up or down so that the layer's results, not its weights, err least.
+
+    ``gptq`` needs the kept samples: one sweep in execution order, in which each layer sees the
+    quantized and already rounded prefix. Its inputs' second moments are sums of integers, exact in
+    any order of summation, over at most ``rows`` windows, and at most ``rows_per_input`` for each
+    input of a result. ``squant`` needs no data. Scales stay as quantize-weights chose them.
+
+    Raises:
+        QCompilerError: QC0503 when quantize-weights ran in another process.
+
+    Before: ``%w = qfloat.dequantize_weight(%codes, %scale, 0)`` with the nearest codes
+    After: the same with another constant ``%codes``
+    """
+
+    name: ClassVar[str] = "round-weights"
+    needs: ClassVar[Needs] = Needs(Stage.QUANTIZED)
+    gives: ClassVar[Gives] = Gives(preserves=("*",))
+
+    method: Literal["gptq", "squant"] = "gptq"
+    damping: float = 0.01
+    block: int = 64
+    rows: int = 20000
+    rows_per_input: int = 64
+    samples: int = 64
+    chunk: int = 8
+
+    def run(self, graph: QGraph, context: PassContext) -> bool:
+        """Rounds the weight of every conv2d and linear."""
+        if self.method == "squant":
+            for node in filter(_is_layer, graph.calls):
+                layer = _Layer(node, graph, context)
+                layer.set_codes(round_balanced(layer.weights, layer.taps, layer.limit))
+            return True
+        kept = [
+            part
+            for batch in context.calibration().kept_batches(self.samples)
+            for part in slices(graph, batch, self.chunk)
+        ]
+        simulation = Simulation(graph, kept)
+        with torch.no_grad():
+            for done, node in enumerate(simulation.steps()):
+                context.progress("rounding weights", done)
+                if _is_layer(node):
+                    x = simulation.codes(argument(node, "x"))
+                    self._round(_Layer(node, graph, context), x)
+        return True
+
+    def _round(self, layer: _Layer, x: Sequence[torch.Tensor]) -> None:
+        inputs = layer.weights.shape[2]
+        windows = [_windows_of(layer.node, part) for part in x]
+        limit = min(self.rows, self.rows_per_input * inputs)
+        share = min(1.0, limit / sum(w.count for w in windows))
+        parts = [
+            round_with_feedback(
+                layer.weights[:, :, start : start + _MOST_INPUTS],
+                _moments(windows, share, layer, slice(start, start + _MOST_INPUTS)),
+                layer.limit,
+                self.damping,
+                self.block,
+            )
+            for start in range(0, inputs, _MOST_INPUTS)
+        ]
+        layer.set_codes(torch.cat(parts, 2))
+
+
+def _is_layer(node: fx.Node) -> bool:
+    op = float_op_of(node.target)
+    if op is None or op.weight is None:
+        return False
+    return is_call(argument(node, op.weight), torch.ops.qfloat.dequantize_weight.default)
+
+
+class _Layer:
+    """A conv2d or linear: its real weights [G, R, K] in units of the scale, and its codes."""
+
+    def __init__(self, node: fx.Node, graph: QGraph, context: PassContext) -> None:
+        restored = argument(node, "weight")
+        self.node, self._graph, self._codes = node, graph, restored.args[0]
+        weight = context.float_weights.get(self._codes.name)
+        if weight is None:
+            raise QCompilerError(
+                "QC0503",
+                f"the float weight of {node.name} is not known any more",
+                node=node.name,
+                source=origin_of(node).source,
+                remedy="run quantize-weights and round-weights in one pipeline",
+            )
+        scale = graph.constant(restored.args[1])
+        steps = weight.to(torch.float64) / along_axis(scale, restored.args[2], weight.dim())
+        self._shape = weight.shape
+        self.groups = arguments(node).get("groups", 1)
+        self.weights = steps.flatten(1).unflatten(0, (self.groups, -1))
+        self.taps = weight.shape[2:].numel()
+        self.limit = qtype_of(self._codes).qmax
+
+    def set_codes(self, codes: torch.Tensor) -> None:
+        """Replaces the integer weights by [G, R, K] others."""
+        self._graph.set_constant(self._codes, codes.reshape(self._shape))
+
+
+@dataclass(frozen=True)
+class _Windows:
+    """The windows of a slice of samples: rows of ``pixels`` [P, C], one for each tap of a kernel.
+
+    Window i takes the rows ``first[i] + tap``. A linear has windows of one tap.
+    """
+
+    pixels: torch.Tensor
+    first: torch.Tensor
+    taps: Sequence[int]
+
+    @property
+    def count(self) -> int:
+        """The number of windows."""
+        return self.first.numel()
+
+    def take(self, share: float, groups: int) -> torch.Tensor:
+        """Returns a share of the windows, drawn with a fixed seed, as codes [G, windows, K]."""
+        count = math.ceil(share * self.count)
+        drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))[:count]
+        first = self.first[drawn.sort().values]
+        taken = torch.stack([self.pixels.index_select(0, first + tap) for tap in self.taps])
+        grouped = taken.view(len(self.taps), count, groups, -1)
+        return grouped.permute(2, 1, 3, 0).flatten(2)
+
+
+def _windows_of(node: fx.Node, codes: torch.Tensor) -> _Windows:
+    """Returns the windows of a layer's input, padded with the zero point."""
+    x = argument(node, "x")
+    if not is_call(node, torch.ops.qfloat.conv2d.default):
+        pixels = codes.flatten(0, -2)
+        return _Windows(pixels, torch.arange(pixels.shape[0]), (0,))
+    options = arguments(node)
+    kernel = type_of(options["weight"]).shape[2:]
+    (down, across), (dy, dx) = options["stride"], options["dilation"]
+    image = pad_image(codes, options["padding"], qtype_of(x).tensor_zero_point)
+    samples, channels, height, width = image.shape
+    rows = torch.arange(window_count(height, int(kernel[0]), down, 0, dy)) * down
+    columns = torch.arange(window_count(width, int(kernel[1]), across, 0, dx)) * across
+    starts = torch.arange(samples)[:, None, None] * height + rows[:, None]
+    return _Windows(
+        image.permute(0, 2, 3, 1).reshape(-1, channels),
+        (starts * width + columns).flatten(),
+        [i * dy * width + j * dx for i in range(int(kernel[0])) for j in range(int(kernel[1]))],
+    )
+
+
+def _moments(
+    windows: Sequence[_Windows], share: float, layer: _Layer, inputs: slice
+) -> torch.Tensor:
+    """Returns the sums of the products of ``x - z`` of each two inputs, exactly: [G, K, K]."""
+    z = qtype_of(argument(layer.node, "x")).tensor_zero_point
+    products, sums, count = torch.zeros(()), torch.zeros(()), 0
+    for part in windows:
+        taken = part.take(share, layer.groups)[:, :, inputs]
+        for rows in taken.split(_EXACT_ROWS, 1):
+            x = rows.to(torch.float32)
+            products = products + (x.transpose(1, 2) @ x).to(torch.float64)
+            sums = sums + x.sum(1).to(torch.float64)
+        count += taken.shape[1]
+    return products - z * (sums[:, :, None] + sums[:, None, :]) + count * z * z

@@ -1,0 +1,113 @@
+"""Rounding of weights that looks at more than one weight at a time.
+
+Weights come as ``weights[g, r, k]``, real numbers in units of their scale: group g, output channel
+r of the group, input k of the group. A plain layer has one group, a depthwise one a group for each
+channel. Everything is computed in float64.
+"""
+
+from __future__ import annotations
+
+import torch
+
+
+def round_with_feedback(
+    weights: torch.Tensor,
+    moments: torch.Tensor,
+    limit: int,
+    damping: float = 0.01,
+    block: int = 64,
+) -> torch.Tensor:
+    """Rounds weight by weight and lets those still to come make up for each rounding error.
+
+    The error of a weight is spread over the later ones along the Cholesky factor of the inverse of
+    ``moments``, so as to keep the results' squared error small (GPTQ; Frantar et al.,
+    arXiv 2210.17323). Weights come in descending order of their inputs' power. Inputs that are
+    always zero take no part: their weights are rounded to nearest.
+
+    Args:
+        weights: [G, R, K], in units of the scale.
+        moments: [G, K, K], second moments of the K inputs of each group, not centred.
+        limit: largest magnitude of a code.
+        damping: what is added to the diagonal of the moments, as a part of its mean.
+        block: number of weights between two updates of all later ones.
+
+    Returns:
+        int8 codes [G, R, K] in [-limit, limit].
+    """
+    power = moments.diagonal(dim1=1, dim2=2)
+    order = power.argsort(dim=1, descending=True, stable=True)
+    factor = _inverse_factor(moments, order, damping)
+    inputs_first = weights.transpose(1, 2)
+    index = order[:, :, None].expand_as(inputs_first)
+    left = inputs_first.gather(1, index)
+    codes = torch.empty_like(left)
+    count = left.shape[1]
+    for start in range(0, count, block):
+        stop = min(start + block, count)
+        errors = torch.empty_like(left[:, start:stop])
+        for k in range(start, stop):
+            codes[:, k] = left[:, k].round().clamp_(-limit, limit)
+            error = (left[:, k] - codes[:, k]) / factor[:, k, k, None]
+            left[:, k + 1 : stop] -= factor[:, k, k + 1 : stop, None] * error[:, None]
+            errors[:, k - start] = error
+        left[:, stop:] -= factor[:, start:stop, stop:].transpose(1, 2) @ errors
+    found = torch.empty_like(codes).scatter_(1, index, codes)
+    return found.transpose(1, 2).to(torch.int8).contiguous()
+
+
+def _inverse_factor(moments: torch.Tensor, order: torch.Tensor, damping: float) -> torch.Tensor:
+    """Returns the upper triangular U with U^T U the inverse of the damped moments, in an order.
+
+    With P the reversal and P H P = L L^T, U is P L^-1 P; the inverse itself is never formed.
+    """
+    reversed_order = order.flip(1)
+    rows = moments.gather(1, reversed_order[:, :, None].expand_as(moments))
+    damped = rows.gather(2, reversed_order[:, None, :].expand_as(moments))
+    diagonal = damped.diagonal(dim1=1, dim2=2)
+    diagonal += torch.where(diagonal == 0, 1.0, damping * diagonal.mean(1, keepdim=True))
+    lower = torch.linalg.cholesky(damped)
+    identity = torch.eye(lower.shape[1], dtype=lower.dtype).expand_as(lower)
+    inverse: torch.Tensor = torch.linalg.solve_triangular(lower, identity, upper=False)
+    return inverse.flip(1, 2)
+
+
+def round_balanced(weights: torch.Tensor, taps: int, limit: int) -> torch.Tensor:
+    """Rounds up or down such that the rounding errors of each kernel and channel nearly cancel.
+
+    From nearest rounding, the weights of a kernel with the largest errors go the other way until
+    its errors sum to at most half a step; then one weight each of the kernels with the largest
+    sums, until those of the output channel do (SQuant; Guo et al., arXiv 2202.07471). That is best
+    for inputs that are all alike, and needs no data.
+
+    Args:
+        weights: [G, R, K], in units of the scale.
+        taps: number of weights of a kernel, which are neighbours along K.
+        limit: largest magnitude of a code.
+
+    Returns:
+        int8 codes [G, R, K] in [-limit, limit].
+    """
+    groups, rows, inputs = weights.shape
+    kernels = weights.clamp(-limit, limit).view(groups, rows, inputs // taps, taps)
+    codes = kernels.round()
+    errors = codes - kernels
+    flips = _largest(errors, errors.sum(-1))
+    codes -= flips
+    errors -= flips
+    sums = errors.sum(-1)
+    chosen = _largest(sums, sums.sum(-1))
+    worst = (errors * chosen[..., None]).argmax(-1, keepdim=True)
+    codes.scatter_add_(-1, worst, -chosen[..., None])
+    return codes.flatten(2).to(torch.int8)
+
+
+def _largest(errors: torch.Tensor, total: torch.Tensor) -> torch.Tensor:
+    """Returns steps of ±1 at the errors to be flipped along the last axis, elsewhere 0.
+
+    As many are flipped as ``total`` has whole steps, those with the largest error of its sign.
+    """
+    sign = total.sign()[..., None]
+    order = (errors * sign).argsort(dim=-1, descending=True, stable=True)
+    positions = torch.arange(errors.shape[-1]).expand_as(order)
+    rank = torch.empty_like(order).scatter_(-1, order, positions)
+    return torch.where(rank < total.abs().round()[..., None], sign, 0.0)
