@@ -100,18 +100,19 @@ class CorrectBias(Pass):
     ) -> torch.Tensor:
         clamp = absorbing_clamp(node)
         if clamp is None:
-            return wanted - _mean(results, axis)
+            return wanted - sum(_sum(r, axis) for r in results) / _count(results, axis)
         low, high = (argument(clamp, name) for name in ("min", "max"))
         shift = torch.zeros_like(wanted)
         for _ in range(self.steps):
-            clamped, inside = [], []
+            total, inside = torch.zeros_like(shift), torch.zeros_like(shift)
             for result in results:
                 moved = result + _along(shift, axis, result.dim())
-                kept = moved.clamp(low, high)
-                inside.append((kept == moved).to(torch.float32))
-                clamped.append(kept)
-            live = _mean(inside, axis)
-            step = (wanted - _mean(clamped, axis)) / live.clamp(min=_LEAST_SLOPE)
+                clamped = moved.clamp(low, high)
+                total += _sum(clamped, axis)
+                inside += _sum(torch.eq(clamped, moved), axis)
+            count = _count(results, axis)
+            live = inside / count
+            step = (wanted - total / count) / live.clamp(min=_LEAST_SLOPE)
             shift += torch.where(live > _LEAST_LIVE, step, 0.0)
         return shift
 
@@ -134,10 +135,11 @@ def _along(values: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
     return values.to(torch.float32).reshape(shape)
 
 
-def _mean(parts: Sequence[torch.Tensor], axis: int) -> torch.Tensor:
-    """Returns the mean over all dimensions but one of the concatenated parts, in float64."""
-    others = [d for d in range(parts[0].dim()) if d != axis]
-    total = torch.zeros(parts[0].shape[axis], dtype=torch.float64)
-    for part in parts:
-        total += part.sum(others).to(torch.float64) if others else part.to(torch.float64)
-    return total / sum(p.numel() // p.shape[axis] for p in parts)
+def _sum(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Returns the sums over all dimensions but one, in float64."""
+    others = [d for d in range(values.dim()) if d != axis]
+    return (values.sum(others) if others else values).to(torch.float64)
+
+
+def _count(parts: Sequence[torch.Tensor], axis: int) -> int:
+    return sum(p.numel() // p.shape[axis] for p in parts)
