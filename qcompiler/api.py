@@ -19,7 +19,6 @@ from qcompiler.capture import DynamicShapes, capture
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.parser import parse_graph
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Pass, PassRecord
@@ -27,7 +26,7 @@ from qcompiler.passmgr.context import PassContext, Progress
 from qcompiler.passmgr.instruments import Instrument, Reproducer, Verify
 from qcompiler.passmgr.options import build, format_pass, split_pipeline
 from qcompiler.passmgr.pipeline import Pipeline
-from qcompiler.program import BUILD, GRAPH, WEIGHTS, Program
+from qcompiler.program import BUILD, Program
 from qcompiler.report.errors_by_op import measure_errors
 from qcompiler.report.table import rows_of
 from qcompiler.runtime.artifact import read_artifact
@@ -57,7 +56,8 @@ def compile(
         target: a target's name with options, as ``cpu`` or ``cpu{isa=avx2}``, or a target.
         strict: refuse operators without an integer form; False keeps them as float islands.
         pipeline: passes to run instead of the target's own pipeline, as text or as a Pipeline.
-        dynamic_shapes: names of dynamic dimensions by input; None makes dimension 0 dynamic.
+        dynamic_shapes: names of dynamic dimensions by input; None makes dimension 0 the dynamic
+            ``batch``, the dimension along which data are cut into samples.
         instruments: watchers of the passes beside the verifier and the reproducer.
         progress: show progress on the terminal.
 
@@ -107,11 +107,8 @@ def load(path: str | os.PathLike[str]) -> Program:
         QCompilerError: QC0602 for a truncated or changed file, QC0603 for one of a newer version,
             QC0801 when the program must be rebuilt for this machine and there is no compiler.
     """
-    from safetensors.torch import load as load_tensors
-
-    artifact = read_artifact(Path(path))
-    constants = load_tensors(artifact.members[WEIGHTS])
-    graph = parse_graph(artifact.members[GRAPH].decode(), constants)
+    artifact = read_artifact(path)
+    graph = artifact.graph()
     graph.structure = artifact.manifest["structure"]
     chosen = resolve_target(artifact.manifest["target"])
     files = {

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.types import TensorType, dtype_name, evaluate_dim
+from qcompiler.ir.types import BATCH, TensorType, dtype_name, evaluate_dim
 
 Batch = tuple[Tensor, ...]
 
@@ -170,19 +170,13 @@ class CalibrationData:
             yield self._first(batch, wanted)
             wanted -= self._size(batch)
 
-    def _has_batch(self, place: int) -> bool:
-        shape = self._types[place].shape
-        return bool(shape) and not isinstance(shape[0], int)
-
     def _size(self, batch: Batch) -> int:
-        """Returns the number of samples in a batch; one of fixed size counts by its first input."""
-        sizes = [v.shape[0] for place, v in enumerate(batch) if self._has_batch(place)]
-        return sizes[0] if sizes else max([1, *batch[0].shape[:1]])
+        return batch_size(self._types, batch)
 
     def _first(self, batch: Batch, samples: int) -> Batch:
         """Returns the first samples of a batch, all of it when its size is fixed."""
         return tuple(
-            value[:samples] if self._has_batch(place) else value
+            value[:samples] if has_batch(self._types[place]) else value
             for place, value in enumerate(batch)
         )
 
@@ -235,6 +229,17 @@ class CalibrationData:
                 )
             batch.append(tensor)
         return tuple(batch)
+
+
+def has_batch(kind: TensorType) -> bool:
+    """Says whether dimension 0 of an input is the batch, so that it can be cut into samples."""
+    return bool(kind.shape) and str(kind.shape[0]) == BATCH
+
+
+def batch_size(types: Iterable[TensorType], batch: Sequence[Tensor]) -> int:
+    """Returns the number of samples in a batch; one of fixed size counts by its first input."""
+    sizes = [value.shape[0] for kind, value in zip(types, batch, strict=True) if has_batch(kind)]
+    return sizes[0] if sizes else max([1, *batch[0].shape[:1]])
 
 
 def _readings(raw: Any, names: Sequence[str]) -> Iterator[Sequence[Any]]:

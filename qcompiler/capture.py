@@ -26,9 +26,8 @@ from qcompiler.ir.annotations import capture_facts
 from qcompiler.ir.exported import read_exported, refuse_precision
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.sources import frames_of, traceback_frames, user_line
+from qcompiler.ir.types import BATCH
 from qcompiler.torch_compat import GuardOnDataDependentSymNode, symbol_of
-
-BATCH = "batch"
 
 # Per input, the names of its dynamic dimensions: {0: "batch"} or {0: torch.export.Dim("batch")}.
 DimNames = Mapping[Any, Any]

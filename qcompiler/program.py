@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import sympy
 import torch
-from torch import fx
 
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.printer import print_graph
 from qcompiler.ir.structure import pack
 from qcompiler.ir.types import TensorType
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
-from qcompiler.runtime.artifact import write_artifact
+from qcompiler.runtime.artifact import pack_graph, write_artifact
 from qcompiler.runtime.verify import VerifyResult, verify_executable
 from qcompiler.target.base import Executable, Target
 
-GRAPH, WEIGHTS, BUILD = "graph.qcir", "weights.safetensors", "native/"
+# Where an artifact keeps the files of the build.
+BUILD = "native/"
 
 
 @dataclass(frozen=True)
@@ -152,26 +149,16 @@ class Program:
         Raises:
             QCompilerError: QC0604 when the file cannot be written.
         """
-        from safetensors.torch import save
-
-        constants = {str(n.target): self.graph.constant(n) for n in self.graph.nodes if _const(n)}
-        members = {
-            GRAPH: print_graph(self.graph).encode(),
-            WEIGHTS: save({k: v.contiguous() for k, v in sorted(constants.items())}),
-        }
+        members = pack_graph(self.graph)
         for name, content in self._executable.files().items():
             members[BUILD + name] = content
-        write_artifact(Path(path), members, json.loads(json.dumps(self.manifest)))
+        write_artifact(path, members, self.manifest)
 
     def example_inputs(self, seed: int, batch: int = 1) -> list[torch.Tensor]:
         """Returns random inputs of the compiled types; dynamic dimensions get the given size."""
         source = torch.Generator().manual_seed(seed)
         sizes = {n: min(max(batch, s.low), s.high) for n, s in self.graph.symbols.items()}
         return [torch.randn(t.bind(sizes), generator=source) for t in self._input_types]
-
-
-def _const(node: fx.Node) -> bool:
-    return node.op == "get_attr"
 
 
 def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:

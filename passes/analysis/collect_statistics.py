@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar
 
 import torch
 
+from qcompiler.calibration import batch_size, has_batch
+from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Gives, Needs, Pass
@@ -35,39 +38,37 @@ class CollectStatistics(Pass):
         by_node: dict[str, list[StatisticRequest]] = {}
         for request in observers:
             by_node.setdefault(request.node, []).append(request)
+        limits = {request.samples for request in observers if request.samples is not None}
+        types = [type_of(node) for node in graph.inputs]
         seen = 0
-        for inputs in self._slices(graph, context):
-            count = inputs[0].shape[0] if inputs[0].dim() else 1
-            for node, value in graph.trace(*inputs):
-                for request in by_node.get(node.name, ()):
-                    taken = _limited(value, request, seen)
-                    if taken is not None:
-                        observers[request].update(taken)
-            seen += count
-            context.progress("calibrating", seen)
+        for batch in context.calibration().batches():
+            for inputs in slices(graph, batch, self.chunk, [limit - seen for limit in limits]):
+                for node, value in graph.trace(*inputs):
+                    for request in by_node.get(node.name, ()):
+                        if request.samples is None or seen < request.samples:
+                            observers[request].update(value)
+                seen += batch_size(types, inputs)
+                context.progress("calibrating", seen)
+            limits = {limit for limit in limits if limit > seen}
         context.statistics.update(
             {request: observer.result() for request, observer in observers.items()}
         )
         return False
 
-    def _slices(self, graph: QGraph, context: PassContext) -> Iterator[Sequence[torch.Tensor]]:
-        for batch in context.calibration().batches():
-            yield from slices(graph, batch, self.chunk)
-
 
 def slices(
-    graph: QGraph, batch: Sequence[torch.Tensor], chunk: int
+    graph: QGraph, batch: Sequence[torch.Tensor], chunk: int, cuts: Iterable[int] = ()
 ) -> Iterator[Sequence[torch.Tensor]]:
-    """Yields a batch in slices along the batch dimension, whole when that is not dynamic."""
-    if "batch" not in graph.symbols:
+    """Yields a batch in slices of at most ``chunk`` samples, whole when its size is fixed.
+
+    Only inputs whose dimension 0 is the batch are cut. A slice also ends at each of ``cuts``.
+    """
+    types = [type_of(node) for node in graph.inputs]
+    batched = [has_batch(kind) for kind in types]
+    if not any(batched):
         yield batch
         return
-    for start in range(0, batch[0].shape[0], chunk):
-        yield [t[start : start + chunk] for t in batch]
-
-
-def _limited(value: torch.Tensor, request: StatisticRequest, seen: int) -> torch.Tensor | None:
-    """Returns the samples of a slice that a request still takes."""
-    if request.samples is None:
-        return value
-    return value[: request.samples - seen] if seen < request.samples else None
+    size = batch_size(types, batch)
+    edges = sorted({*range(0, size, chunk), *(c for c in cuts if 0 < c < size), size})
+    for start, end in pairwise(edges):
+        yield [t[start:end] if b else t for t, b in zip(batch, batched, strict=True)]

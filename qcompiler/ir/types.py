@@ -12,6 +12,9 @@ import torch
 
 Dim: TypeAlias = int | sympy.Expr
 
+# The symbol of the batch dimension.
+BATCH = "batch"
+
 _SHORT = {
     torch.float32: "f32",
     torch.float64: "f64",
