@@ -17,7 +17,6 @@ from qcompiler.ir.graph import QGraph, argument, arguments, is_call
 from qcompiler.ir.integer_ops.base import pad_image, window_count
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.error_feedback import round_balanced, round_with_feedback
-from qcompiler.numerics.rounding import along_axis
 from qcompiler.passes.analysis.collect_statistics import slices
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
@@ -62,7 +61,8 @@ class RoundWeights(Pass):
         if self.method == "squant":
             for node in filter(_is_layer, graph.calls):
                 layer = _Layer(node, graph, context)
-                layer.set_codes(round_balanced(layer.weights, layer.taps, layer.limit))
+                real = layer.weights(slice(None))
+                layer.set_codes(round_balanced(real, layer.taps, layer.limit))
             return True
         kept = [
             part
@@ -79,20 +79,15 @@ class RoundWeights(Pass):
         return True
 
     def _round(self, layer: _Layer, x: Sequence[torch.Tensor]) -> None:
-        inputs = layer.weights.shape[2]
         windows = [_windows_of(layer.node, part) for part in x]
-        limit = min(self.rows, self.rows_per_input * inputs)
+        limit = min(self.rows, self.rows_per_input * layer.inputs)
         share = min(1.0, limit / sum(w.count for w in windows))
-        parts = [
-            round_with_feedback(
-                layer.weights[:, :, start : start + _MOST_INPUTS],
-                _moments(windows, share, layer, slice(start, start + _MOST_INPUTS)),
-                layer.limit,
-                self.damping,
-                self.block,
-            )
-            for start in range(0, inputs, _MOST_INPUTS)
-        ]
+        parts = []
+        for start in range(0, layer.inputs, _MOST_INPUTS):
+            inputs = slice(start, start + _MOST_INPUTS)
+            moments = _moments(windows, share, layer, inputs)
+            real = layer.weights(inputs)
+            parts.append(round_with_feedback(real, moments, layer.limit, self.damping, self.block))
         layer.set_codes(torch.cat(parts, 2))
 
 
@@ -104,7 +99,7 @@ def _is_layer(node: fx.Node) -> bool:
 
 
 class _Layer:
-    """A conv2d or linear: its real weights [G, R, K] in units of the scale, and its codes."""
+    """A conv2d or linear whose weight has groups, outputs of a group, and inputs of an output."""
 
     def __init__(self, node: fx.Node, graph: QGraph, context: PassContext) -> None:
         restored = argument(node, "weight")
@@ -118,17 +113,21 @@ class _Layer:
                 source=origin_of(node).source,
                 remedy="run quantize-weights and round-weights in one pipeline",
             )
-        scale = graph.constant(restored.args[1])
-        steps = weight.to(torch.float64) / along_axis(scale, restored.args[2], weight.dim())
-        self._shape = weight.shape
         self.groups = arguments(node).get("groups", 1)
-        self.weights = steps.flatten(1).unflatten(0, (self.groups, -1))
+        self.inputs = weight[0].numel()
         self.taps = weight.shape[2:].numel()
         self.limit = qtype_of(self._codes).qmax
+        self._shape = weight.shape
+        self._weight = weight.reshape(self.groups, -1, self.inputs)
+        self._scale = graph.constant(restored.args[1]).view(self.groups, -1, 1)
+
+    def weights(self, inputs: slice) -> torch.Tensor:
+        """Returns the real weights of some inputs in units of their scale, float64 [G, R, K]."""
+        return self._weight[:, :, inputs].to(torch.float64) / self._scale
 
     def set_codes(self, codes: torch.Tensor) -> None:
-        """Replaces the integer weights by [G, R, K] others."""
-        self._graph.set_constant(self._codes, codes.reshape(self._shape))
+        """Replaces the integer weights by others, [G, R, K]."""
+        self._graph.set_constant(self._codes, codes.view(self._shape))
 
 
 @dataclass(frozen=True)
@@ -147,14 +146,14 @@ class _Windows:
         """The number of windows."""
         return self.first.numel()
 
-    def take(self, share: float, groups: int) -> torch.Tensor:
-        """Returns a share of the windows, drawn with a fixed seed, as codes [G, windows, K]."""
+    def take(self, share: float, groups: int, seed: int) -> torch.Tensor:
+        """Returns a share of the windows, drawn by a seed, as codes [G, windows, K]."""
         count = math.ceil(share * self.count)
-        drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(0))[:count]
+        drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count]
         first = self.first[drawn.sort().values]
         taken = torch.stack([self.pixels.index_select(0, first + tap) for tap in self.taps])
         grouped = taken.view(len(self.taps), count, groups, -1)
-        return grouped.permute(2, 1, 3, 0).flatten(2)
+        return grouped.permute(2, 1, 3, 0).flatten(2).contiguous()
 
 
 def _windows_of(node: fx.Node, codes: torch.Tensor) -> _Windows:
@@ -184,8 +183,8 @@ def _moments(
     """Returns the sums of the products of ``x - z`` of each two inputs, exactly: [G, K, K]."""
     z = qtype_of(argument(layer.node, "x")).tensor_zero_point
     products, sums, count = torch.zeros(()), torch.zeros(()), 0
-    for part in windows:
-        taken = part.take(share, layer.groups)[:, :, inputs]
+    for seed, part in enumerate(windows):
+        taken = part.take(share, layer.groups, seed)[:, :, inputs]
         for rows in taken.split(_EXACT_ROWS, 1):
             x = rows.to(torch.float32)
             products = products + (x.transpose(1, 2) @ x).to(torch.float64)

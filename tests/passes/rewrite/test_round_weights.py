@@ -133,8 +133,8 @@ def test_takes_no_more_rows_than_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
     counts = []
     take = round_weights._Windows.take
 
-    def record(self: round_weights._Windows, share: float, groups: int) -> Tensor:
-        taken = take(self, share, groups)
+    def record(self: round_weights._Windows, share: float, groups: int, seed: int) -> Tensor:
+        taken = take(self, share, groups, seed)
         counts.append(taken.shape[1])
         return taken
 
