@@ -30,9 +30,15 @@ SHAPES = st.one_of(
 
 @st.composite
 def borders(draw: Draw) -> Case:
-    """Draws quantize and dequantize."""
+    """Draws quantize, dequantize and dequantize_accumulator."""
     shape = draw(SHAPES)
-    if draw(st.booleans()):
+    kind = draw(st.sampled_from(["quantize", "dequantize", "dequantize_accumulator"]))
+    if kind == "dequantize_accumulator":
+        sums = torch.randint(-(2**31), 2**31, shape, generator=generator(draw))
+        axis = draw(st.integers(-len(shape), len(shape) - 1))
+        scale = torch.rand(draw(st.sampled_from([1, shape[axis]])), generator=generator(draw))
+        return case(kind, (sums >> draw(st.integers(0, 20))).to(torch.int32), Const(scale), axis)
+    if kind == "dequantize":
         return case("dequantize", codes(draw, shape), draw(st.floats(1e-6, 10)), draw(ZERO_POINTS))
     x = torch.randn(shape, generator=generator(draw)) * 40
     inverse = float(torch.tensor(draw(st.sampled_from([0.5, 1.0, 3.3, 1e-9, 1e9]))))

@@ -102,13 +102,14 @@ static void dequantize_sums_task(const void *argument, int index, int count)
 {
     const sums_job *job = argument;
     const qc_dequantize_sums *p = job->p;
-    const int64_t total = p->outer * p->channels;
+    const int64_t *n = p->shape, *xs = p->stride, *ss = p->scale_stride;
+    const int64_t total = n[0] * n[1] * n[2];
     for (int64_t row = total * index / count; row < total * (index + 1) / count; row++) {
-        const int64_t channel = row % p->channels;
-        const int32_t *x = job->x + row / p->channels * p->outer_stride + channel * p->channel_stride;
-        const float scale = p->scale[channel];
-        for (int64_t i = 0; i < p->inner; i++)
-            job->out[row * p->inner + i] = (float)x[i * p->inner_stride] * scale;
+        const int64_t i = row / (n[1] * n[2]), j = row / n[2] % n[1], k = row % n[2];
+        const int32_t *x = job->x + i * xs[0] + j * xs[1] + k * xs[2];
+        const float *scale = p->scale + i * ss[0] + j * ss[1] + k * ss[2];
+        for (int64_t l = 0; l < n[3]; l++)
+            job->out[row * n[3] + l] = (float)x[l * xs[3]] * scale[l * ss[3]];
     }
 }
 
@@ -116,7 +117,7 @@ void qc_dequantize_i32_f32(const qc_context *c, const qc_dequantize_sums *p, con
                            float *out)
 {
     sums_job job = {p, x, out};
-    qc_parallel(c, dequantize_sums_task, &job, p->outer * p->channels * p->inner * 8);
+    qc_parallel(c, dequantize_sums_task, &job, p->shape[0] * p->shape[1] * p->shape[2] * p->shape[3] * 8);
 }
 
 typedef struct {

@@ -107,9 +107,8 @@ typedef struct {
 } qc_resize;
 
 typedef struct {
-    int64_t outer, channels, inner;                 /* extents of the result, in logical order */
-    int64_t outer_stride, channel_stride, inner_stride;
-    const float *scale;                             /* one entry per channel */
+    int64_t shape[4], stride[4], scale_stride[4]; /* of the result's dimensions, in logical order */
+    const float *scale;
 } qc_dequantize_sums;
 
 void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
