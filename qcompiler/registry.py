@@ -19,6 +19,7 @@ from qcompiler.errors import QCompilerError, nearest
 PASSES = "qcompiler.passes"
 TARGETS = "qcompiler.targets"
 OPS = "qcompiler.ops"
+LOWERINGS = "qcompiler.lowerings"
 PIPELINES = "qcompiler.pipelines"
 
 _TABLES = ("qcompiler.passes", "qcompiler.backends")
@@ -35,6 +36,7 @@ _GROUPS = {
     TARGETS: _Group("target", "QC0506", "`qcompiler targets` lists them"),
     PIPELINES: _Group("pipeline", "QC0501", "`qcompiler passes` lists the passes"),
     OPS: _Group("operator", "QC0509", "docs/reference/ops.md lists them"),
+    LOWERINGS: _Group("lowering", "QC0509", "docs/reference/ops.md lists the operators"),
 }
 
 

@@ -8,6 +8,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from qcompiler import registry
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import (
     inherit_quant,
@@ -21,9 +22,10 @@ from qcompiler.ir.graph import QGraph, is_constant, operator_of
 from qcompiler.ir.queries import absorbing_clamp, is_island, quantized_values, value_operands
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.rounding import quantize_tensor
-from qcompiler.passes.lowering._rules import INTEGER, RULES, Lowering
+from qcompiler.passes.lowering._rules import INTEGER, RULES
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
+from qcompiler.rewrite.lowering import Lowering, Rule
 
 
 @dataclass(frozen=True)
@@ -66,16 +68,25 @@ class LowerToInteger(Pass):
         return True
 
 
+def _rule(name: str) -> Rule | None:
+    """Returns the built-in or registered lowering of an operator."""
+    if name in RULES:
+        return RULES[name]
+    if name not in registry.names(registry.LOWERINGS):
+        return None
+    return registry.load(registry.LOWERINGS, name)  # type: ignore[return-value]  # a Rule
+
+
 def _lower(node: fx.Node, graph: QGraph, integers: dict[fx.Node, fx.Node]) -> fx.Node:
     name = operator_of(node)._schema.name
-    rule = RULES.get(name)
+    rule = _rule(name)
     if rule is None:
         raise QCompilerError(
             "QC0201",
             f"{name} has no lowering to integer operators",
             node=node.name,
             source=origin_of(node).source,
-            remedy="register a lowering with the operator, or compile with strict=False",
+            remedy="register a lowering in the group qcompiler.lowerings, or compile with strict=False",
         )
     try:
         result = rule(Lowering(node, graph, integers))
