@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from qcompiler.backends.native.emit_movement import broadcast_strides
-from qcompiler.backends.native.emit_products import bytes_clamp, stage, store_table
+from qcompiler.backends.native.emit_products import bytes_clamp, store_table
 from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
@@ -47,24 +47,23 @@ def emit_dequantize(op: OpWriter) -> None:
 
 def emit_dequantize_accumulator(op: OpWriter) -> None:
     """Emits dequantize_accumulator: channels along any axis, to logical order."""
-    x, pointer, scale = op.type_of("x"), op.tensor("x"), op.constant("scale").reshape(-1)
-    axis = op.args["axis"] % x.rank if scale.numel() > 1 else min(1, x.rank - 1)
-    strides = strides_of(x)
-    if is_interleaved(x) and axis != 1:
-        pointer, strides = stage(op, x, pointer, "staged", back=False), row_major_strides(x.shape)
-    channels = x.shape[axis]
-    if scale.numel() == 1 and isinstance(channels, int):
-        scale = scale.expand(channels)
+    x, scale = op.type_of("x"), op.constant("scale").reshape(-1)
+    axis = op.args["axis"] % x.rank
+    step = 1 if scale.numel() > 1 else 0
+    if is_interleaved(x):
+        shape, strides = list(x.shape), list(strides_of(x))
+        scale_strides = [step if d == axis else 0 for d in range(x.rank)]
+    else:
+        outer, inner = _product(x.shape[:axis]), _product(x.shape[axis + 1 :])
+        shape = [1, outer, x.shape[axis], inner]
+        strides = list(row_major_strides(shape))
+        scale_strides = [0, 0, step, 0]
     fields = {
-        **{"outer": _product(x.shape[:axis]), "channels": channels},
-        "inner": _product(x.shape[axis + 1 :]),
-        "outer_stride": strides[axis - 1] if axis else 0,
-        "channel_stride": strides[axis],
-        "inner_stride": strides[-1],
+        **{"shape": shape, "stride": strides, "scale_stride": scale_strides},
         "scale": op.array(scale.numpy().astype(np.float32), "float"),
     }
     op.block("qc_dequantize_sums", fields)
-    op.call("qc_dequantize_i32_f32", "&p", f"(const int32_t *){pointer}", op.out)
+    op.call("qc_dequantize_i32_f32", "&p", op.tensor("x"), op.out)
 
 
 def emit_requantize(op: OpWriter) -> None:

@@ -56,7 +56,7 @@ EMITTERS: dict[str, Emission] = {
     "pad": movement.emit_pad,
 }
 ISLAND = "island"
-CONSTANTS = ("weight", "bias", "multiplier", "shift", "table")
+CONSTANTS = ("weight", "bias", "multiplier", "shift", "table", "scale")
 
 
 class Plan(Protocol):
