@@ -10,6 +10,7 @@ if __name__ != "qcompiler.passes":
 ENTRY_POINTS: dict[str, dict[str, str]] = {
     "qcompiler.passes": {
         "normalize-ops": "qcompiler.passes.rewrite.normalize_ops:NormalizeOps",
+        "sink-reshapes": "qcompiler.passes.rewrite.sink_reshapes:SinkReshapes",
         "fold-pad": "qcompiler.passes.rewrite.fold_pad:FoldPad",
         "fold-batch-norm": "qcompiler.passes.rewrite.fold_batch_norm:FoldBatchNorm",
         "equalize-layers": "qcompiler.passes.rewrite.equalize_layers:EqualizeLayers",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 NORMALIZE = (
-    "normalize-ops,eliminate-dead-nodes,merge-common-nodes,fold-pad,fold-batch-norm,"
+    "normalize-ops,eliminate-dead-nodes,merge-common-nodes,sink-reshapes,fold-pad,"
+    "fold-batch-norm,"
     "eliminate-dead-nodes"
 )
 CALIBRATE = "collect-statistics,propagate-ranges,share-qparams"

@@ -86,7 +86,7 @@ def _lower(node: fx.Node, graph: QGraph, integers: dict[fx.Node, fx.Node]) -> fx
             f"{name} has no lowering to integer operators",
             node=node.name,
             source=origin_of(node).source,
-            remedy="register a lowering (entry point group qcompiler.lowerings), or use strict=False",
+            remedy="register a lowering in the group qcompiler.lowerings, or use strict=False",
         )
     try:
         result = rule(Lowering(node, graph, integers))
