@@ -145,7 +145,8 @@ def _fold_clamp(node: fx.Node, graph: QGraph) -> bool:
         new = graph.call(_Q.table.default, (inner.args[0], table), before=node, origin=inner)
     else:
         options = arguments(inner)
-        if "qmin" not in options or is_call(inner, _Q.clamp.default):
+        finished = options.get("table") is not None or options.get("add") is not None
+        if "qmin" not in options or finished or is_call(inner, _Q.clamp.default):
             return False
         qmin = min(max(options["qmin"], low), high)
         qmax = min(max(options["qmax"], low), high)

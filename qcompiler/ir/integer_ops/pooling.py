@@ -186,4 +186,5 @@ def mean(
 ) -> torch.Tensor:
     """Sums over dimensions and divides by the number of elements."""
     acc = (x.to(torch.int64) - x_zero_point).sum(dims, keepdim=keepdim)
-    return requant_reference(acc, multiplier, shift, zero_point, qmin, qmax).to(torch.int8)
+    m, s = multiplier.reshape(()), shift.reshape(())
+    return requant_reference(acc, m, s, zero_point, qmin, qmax).to(torch.int8)
