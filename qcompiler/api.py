@@ -74,7 +74,8 @@ def compile(
         data.bind(graph)
         context = PassContext(target=chosen, strict=strict, data=data, progress=show)
         snapshot = _FloatGraph()
-        watching = [Verify(), Reproducer(), snapshot, *instruments]
+        options = ("--target", format_pass(chosen), *([] if strict else ["--no-strict"]))
+        watching = [Verify(), Reproducer(options=options), snapshot, *instruments]
         records = passes.run(graph, context, watching)
         if graph.stage != Stage.TARGETED:
             raise QCompilerError(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.printer import print_graph
+from qcompiler.ir.stages import Stage
 from qcompiler.ir.verifier import verify_graph
 from qcompiler.passmgr.base import Pass, PassRecord
 
@@ -106,15 +108,24 @@ class Skip(Instrument):
 
 
 class Reproducer(Instrument):
-    """Keeps the graph before each pass, and writes it out with a command when the pass fails."""
+    """Keeps the graph before each pass, and writes it out with a command when the pass fails.
 
-    def __init__(self, folder: Path | None = None) -> None:
-        self._folder = folder
+    Statistics of a calibration run are not part of a graph: a pass that fails while they are in use
+    is run again together with the passes from that run on, and the command asks for the data.
+    ``options`` are words of the command line that the command ends with.
+    """
+
+    def __init__(self, folder: Path | None = None, options: Sequence[str] = ()) -> None:
+        self._folder, self._options = folder, options
         self._saved: QGraph | None = None
+        self._passes: list[Pass] = []
 
     def before(self, current: Pass, graph: QGraph) -> None:
-        """Keeps a copy of the graph."""
-        self._saved = graph.copy()
+        """Keeps a copy of the graph, unless the passes since the kept one share statistics."""
+        lowers = graph.stage > Stage.QUANTIZED or current.gives.stage == Stage.INTEGER
+        if lowers or not self._calibrates():
+            self._saved, self._passes = graph.copy(), []
+        self._passes.append(current)
 
     def failed(self, current: Pass, graph: QGraph, error: Exception) -> str | None:
         """Writes the kept graph; returns the command that runs the failing pass again."""
@@ -124,6 +135,12 @@ class Reproducer(Instrument):
             return None
         folder = self._folder or Path(tempfile.mkdtemp(prefix="qcompiler-reproducer-"))
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"before-{current.name}.qcir"
+        path = folder / f"before-{self._passes[0].name}.qcir"
         save_graph(self._saved, path)
-        return f"reproduce with: qcompiler opt {path} --pipeline '{current}'"
+        pipeline = shlex.quote(",".join(map(str, self._passes)))
+        data = ["--data PACKAGE.MODULE:DATA"] if self._calibrates() else []
+        words = ["qcompiler opt", shlex.quote(str(path)), "--pipeline", pipeline, *data]
+        return f"reproduce with: {' '.join((*words, *map(shlex.quote, self._options)))}"
+
+    def _calibrates(self) -> bool:
+        return any("statistics-collected" in p.gives.properties for p in self._passes)

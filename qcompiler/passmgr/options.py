@@ -1,7 +1,9 @@
 """Options of passes and targets as text: ``name{option=value other=1,2}``.
 
-Values are typed by the dataclass fields: int, float, bool, str, tuples of these, and None for
-optional ones. Formatting prints only the options that differ from their defaults.
+Values are typed by the dataclass fields: int, float, bool, str, tuples of these with commas between
+(``()`` is the empty one), and ``none`` for optional ones. A string of other characters than
+letters, digits, ``_``, ``.``, ``:`` and ``-`` stands in double quotes, where a backslash comes
+before a quote or a backslash. Formatting prints only the options that differ from their defaults.
 """
 
 from __future__ import annotations
@@ -10,12 +12,16 @@ import re
 import types
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from qcompiler.errors import QCompilerError, nearest
 
 _NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
-_OPTION = re.compile(r"([a-z_][a-z0-9_]*)=((?:\"[^\"]*\"|[^\s}\"])+)")
+_QUOTED = r'"(?:[^"\\]|\\[\s\S])*"'
+_OPTION = re.compile(rf'([a-z_][a-z0-9_]*)=((?:{_QUOTED}|[^\s}}"])+)')
+_BRACES = re.compile(rf'(?:{_QUOTED}|[^"}}])*')
+_ELEMENT = re.compile(rf'(?:{_QUOTED}|[^,"])+')
+_PLAIN = re.compile(r"[A-Za-z0-9_.:\-]+")
 
 
 def format_pass(value: Any) -> str:
@@ -43,10 +49,12 @@ def format_value(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
-        return ",".join(format_value(v) for v in value) or '""'
+        return ",".join(format_value(v) for v in value) or "()"
     if isinstance(value, str):
-        plain = re.fullmatch(r"[A-Za-z0-9_.:\-]+", value) and value != "none"
-        return value if plain else f'"{value}"'
+        if _PLAIN.fullmatch(value) and value != "none":
+            return value
+        escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+        return f'"{escaped}"'
     return repr(value)
 
 
@@ -75,13 +83,10 @@ def split_pipeline(text: str) -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def _closing(text: str, opening: int) -> int:
-    quoted = False
-    for position in range(opening + 1, len(text)):
-        if text[position] == '"':
-            quoted = not quoted
-        elif text[position] == "}" and not quoted:
-            return position
-    raise _grammar_error(text, opening)
+    match = _BRACES.match(text, opening + 1)
+    if match is None or text[match.end() : match.end() + 1] != "}":
+        raise _grammar_error(text, opening)
+    return match.end()
 
 
 def _split_options(text: str, start: int, end: int) -> dict[str, str]:
@@ -159,14 +164,15 @@ def _parse_value(text: str, hint: Any) -> Any:
                 continue
         raise ValueError(text)
     if get_origin(hint) is tuple:
-        element = get_args(hint)[0]
-        bare = text.strip('"')
-        return tuple(_parse_value(part, element) for part in bare.split(",")) if bare else ()
-    if str(getattr(hint, "__origin__", "")) == "typing.Literal":
-        bare = text.strip('"')
-        if bare not in get_args(hint):
+        if text == "()":
+            return ()
+        parts = _ELEMENT.findall(text)
+        if ",".join(parts) != text:
             raise ValueError(text)
-        return bare
+        return tuple(_parse_value(part, get_args(hint)[0]) for part in parts)
+    if get_origin(hint) is Literal:
+        choices = {format_value(choice): choice for choice in get_args(hint)}
+        return choices[text] if text in choices else _known_choice(_unquoted(text), choices)
     if hint is bool:
         if text not in ("true", "false"):
             raise ValueError(text)
@@ -174,5 +180,19 @@ def _parse_value(text: str, hint: Any) -> Any:
     if hint is int or hint is float:
         return hint(text)
     if hint is str:
-        return text.strip('"')
+        return _unquoted(text)
     raise ValueError(text)
+
+
+def _known_choice(text: str, choices: Mapping[str, Any]) -> Any:
+    if text not in choices:
+        raise ValueError(text)
+    return choices[text]
+
+
+def _unquoted(text: str) -> str:
+    if not text.startswith('"'):
+        return text
+    if not re.fullmatch(_QUOTED, text):
+        raise ValueError(text)
+    return re.sub(r"\\([\s\S])", r"\1", text[1:-1])

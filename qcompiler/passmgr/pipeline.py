@@ -30,7 +30,7 @@ class Pipeline:
             QCompilerError: QC0508 bad grammar, QC0501 unknown pass, QC0502 bad option.
         """
         found = []
-        for name, options in split_pipeline(text):
+        for name, options in list(split_pipeline(text)):
             pass_class = registry.load("qcompiler.passes", name)
             found.append(build(pass_class, options))  # type: ignore[arg-type]  # a Pass subclass
         return cls(tuple(found))
