@@ -3,43 +3,29 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from qcompiler import registry
-from qcompiler.calibration import CalibrationData
-from qcompiler.capture import capture
 from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import set_type
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.parser import parse_graph
-from qcompiler.ir.printer import graph_constants, print_graph
 from qcompiler.ir.stages import Stage
-from qcompiler.ir.types import TensorType
 from qcompiler.numerics.observers import ChannelMoments
 from qcompiler.passes import pipelines
 from qcompiler.passmgr.analyses import Analysis
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 from qcompiler.passmgr.instruments import (
-    DumpIR,
-    Instrument,
-    PrintIR,
-    Reproducer,
-    Skip,
-    StopAfter,
     Verify,
 )
 from qcompiler.passmgr.pipeline import Pipeline, check_needs
 from qcompiler.passmgr.statistics import StatisticRequest
-from qcompiler.runtime.artifact import load_graphfrom tests.passmgr.helpers import ANYWHERE, Rename, calibrated
+from tests.passmgr.helpers import ANYWHERE, Rename, calibrated
 
 
 class Counting(list[Tensor]):
