@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from qcompiler import registry
 from qcompiler.calibration import CalibrationData
 from qcompiler.capture import DynamicShapes, capture
-from qcompiler.errors import QCompilerError
+from qcompiler.errors import QCompilerError, nearest
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import is_island
@@ -140,12 +140,23 @@ def resolve_target(target: str | Target) -> Target:
 
 
 def resolve_pipeline(pipeline: str | Pipeline | None, target: Target) -> Pipeline:
-    """Returns the passes of a pipeline's name or text; None means the target's own pipeline."""
+    """Returns the passes of a pipeline's name or text; None means the target's own pipeline.
+
+    Raises:
+        QCompilerError: QC0501, QC0502 or QC0508 for a wrong name, option or text.
+    """
     if isinstance(pipeline, Pipeline):
         return pipeline
     text = target.pipeline if pipeline is None else pipeline
-    if text in registry.names(registry.PIPELINES):
+    named, passes = registry.names(registry.PIPELINES), registry.names(registry.PASSES)
+    if text in named:
         text = str(registry.load(registry.PIPELINES, text))
+    elif text.replace("-", "").isalnum() and text not in passes:
+        raise QCompilerError(
+            "QC0501",
+            f"there is no pipeline or pass {text!r}",
+            remedy=f"{nearest(text, {*named, *passes})} (`qcompiler passes` lists the passes)",
+        )
     return Pipeline.parse(text)
 
 

@@ -171,8 +171,8 @@ def _parse_value(text: str, hint: Any) -> Any:
             raise ValueError(text)
         return tuple(_parse_value(part, get_args(hint)[0]) for part in parts)
     if get_origin(hint) is Literal:
-        choices = {format_value(choice): choice for choice in get_args(hint)}
-        return choices[text] if text in choices else _known_choice(_unquoted(text), choices)
+        known = {format_value(choice): choice for choice in get_args(hint)}
+        return known[text] if text in known else _known_choice(_unquoted(text), known)
     if hint is bool:
         if text not in ("true", "false"):
             raise ValueError(text)

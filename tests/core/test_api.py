@@ -1,0 +1,385 @@
+"""compile, load and Program: every form of data and model, batches, threads, files, determinism."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, TensorDataset
+
+import qcompiler as qc
+from qcompiler.backends.cpu import CpuTarget
+from qcompiler.backends.cpu.isa import supported_levels
+from qcompiler.backends.reference import ReferenceTarget
+from qcompiler.passmgr.instruments import StopAfter
+from qcompiler.passmgr.pipeline import Pipeline
+from tests.passes.lowering.models import decibels
+
+ROOT = Path(__file__).parents[2]
+
+
+class Net(nn.Module):
+    """A small residual network with two results in a dict."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, 2, 1)
+        self.norm = nn.BatchNorm2d(8)
+        self.body = nn.Conv2d(8, 8, 3, 1, 1, groups=8)
+        self.head = nn.Linear(8, 10)
+
+    def forward(self, image: Tensor) -> dict[str, Any]:
+        """Maps [N, 3, H, W] to features and logits."""
+        x = F.relu6(self.norm(self.stem(image)))
+        x = x + F.hardswish(self.body(x))
+        return {"logits": self.head(x.mean((2, 3))), "features": [x, "nothing else", None]}
+
+
+def images(count: int, seed: int = 0) -> Tensor:
+    """Returns random images."""
+    return torch.randn(count, 3, 12, 12, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def program() -> qc.Program:
+    return qc.compile(Net().eval(), [images(8, s) for s in range(4)], target="cpu")
+
+
+def same(one: Any, other: Any) -> bool:
+    """Says whether all tensors of two nested results are equal."""
+    return all(torch.equal(a, b) for a, b in zip(flat_of(one), flat_of(other), strict=True))
+
+
+def flat_of(result: dict[str, Any]) -> list[Tensor]:
+    """Returns the tensors of the network's results."""
+    return [result["logits"], result["features"][0]]
+
+
+def test_results_are_nested_as_the_models_are(program: qc.Program) -> None:
+    result = program(images(2))
+    assert list(result) == ["logits", "features"]
+    assert result["features"][1:] == ["nothing else", None]
+    with torch.no_grad():
+        expected = Net().eval()(images(2))
+    for a, b in zip(flat_of(expected), flat_of(result), strict=True):
+        assert decibels(a, b) > 30
+
+
+@pytest.mark.parametrize("batch", [1, 3, 16])
+def test_one_compile_runs_every_batch_on_any_threads(program: qc.Program, batch: int) -> None:
+    expected = program.reference(images(batch, 9))
+    for threads in (1, 2, 4):
+        program.num_threads = threads
+        assert program.num_threads == threads
+        assert same(program(images(batch, 9)), expected)
+
+
+def test_threads_are_at_least_one(program: qc.Program) -> None:
+    with pytest.raises(ValueError, match="at least 1"):
+        program.num_threads = 0
+
+
+def test_several_python_threads_call_one_program(program: qc.Program) -> None:
+    program.num_threads = 2
+    batches = [images(1 + n % 5, n) for n in range(40)]
+    expected = [program.reference(x) for x in batches]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(program, batches))
+    assert all(same(a, b) for a, b in zip(expected, found, strict=True))
+
+
+def test_results_are_fresh_tensors_and_inputs_stay(program: qc.Program) -> None:
+    x = images(2)
+    first = program(x)
+    kept = [t.clone() for t in flat_of(first)]
+    program(images(2, 5))
+    assert all(torch.equal(a, b) for a, b in zip(kept, flat_of(first), strict=True))
+    assert torch.equal(x, images(2))
+    assert not first["logits"].requires_grad
+
+
+def test_verify_compares_what_it_is_given(program: qc.Program) -> None:
+    result = program.verify()
+    assert result
+    assert "no difference" in str(result)
+    given = program.verify(images(3))
+    assert given
+    assert given.values > result.values
+
+
+def test_verify_reports_the_first_difference(
+    program: qc.Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable = program._executable
+    run_op, name = executable.run_op, program.graph.calls[1].name
+
+    def wrong(node: str, operands: Any, threads: int) -> Tensor:
+        result = run_op(node, operands, threads)
+        if node == name and threads == 2:
+            result = result.clone()
+            result.view(-1)[5] ^= 1
+        return result
+
+    monkeypatch.setattr(executable, "run_op", wrong)
+    result = program.verify()
+    assert not result
+    assert {d.node for d in result.differences} == {name}
+    assert all("2 threads" in d.inputs and d.count == 1 for d in result.differences)
+    assert Path(__file__).name in str(result)
+
+
+def test_the_report_has_a_row_per_operator(program: qc.Program) -> None:
+    report = program.report()
+    assert [r.node for r in report.rows] == [n.name for n in program.graph.calls]
+    assert all(r.why and r.kernel and r.bits for r in report.rows)
+    products = [r for r in report.rows if r.macs]
+    assert [r.macs for r in products] == [8 * 27 * 36, 8 * 9 * 36, 80]
+    assert all(r.bits.startswith("w8") for r in products)
+    assert all(Path(__file__).name in r.source for r in report.rows if r.op != "quantize")
+    assert any(r.sqnr is not None and r.sqnr > 25 for r in report.rows)
+    text = str(report)
+    assert "program for cpu" in text
+    assert report.as_json()[0]["node"] == report.rows[0].node
+
+
+def test_bench_times_both_and_every_operator(program: qc.Program) -> None:
+    result = program.bench(images(2), rounds=3)
+    assert set(result.timings) == {"fp32", "int8"}
+    assert result.speedup is not None
+    assert result.batch == (2, 3, 12, 12)
+    assert all(r.microseconds is not None and r.microseconds > 0 for r in result.report.rows)
+    assert "fp32" in str(result)
+    assert program.bench(rounds=1).batch == (1, 3, 12, 12)
+
+
+def test_saved_and_loaded(program: qc.Program, tmp_path: Path) -> None:
+    program.save(tmp_path / "a.qcp")
+    loaded = qc.load(str(tmp_path / "a.qcp"))
+    for batch in (1, 5):
+        assert same(loaded(images(batch)), program(images(batch)))
+    assert loaded.verify()
+    assert str(loaded.report()) == str(program.report())
+    assert loaded.input_types == program.input_types
+    assert loaded.bench(rounds=1).speedup is None
+    loaded.save(tmp_path / "b.qcp")
+    assert (tmp_path / "a.qcp").read_bytes() == (tmp_path / "b.qcp").read_bytes()
+
+
+COMPILE = """
+import sys, torch
+import qcompiler as qc
+from tests.core.test_api import Net, images
+qc.compile(Net().eval(), [images(8, s) for s in range(4)], target="cpu").save("a.qcp")
+"""
+LOAD = """
+import sys, torch
+import qcompiler as qc
+x = torch.randn(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+torch.save(qc.load(sys.argv[1])(x)["logits"], "logits.pt")
+assert not [m for m in sys.modules if m.startswith("tests")]
+"""
+
+
+def test_two_processes_write_the_same_bytes_and_read_each_others(
+    program: qc.Program, tmp_path: Path
+) -> None:
+    saved = tmp_path / "a.qcp"
+    program.save(saved)
+    child = tmp_path / "child"
+    child.mkdir()
+    changed = {"PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "2", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", LOAD + COMPILE, str(saved)]
+    subprocess.run(command, check=True, cwd=child, env={**os.environ, **changed})
+    assert torch.equal(torch.load(child / "logits.pt"), program(images(1))["logits"])
+    assert (child / "a.qcp").read_bytes() == saved.read_bytes()
+
+
+# -- models and data -----------------------------------------------------------------------------
+
+
+class Two(nn.Module):
+    """Two inputs, one of which may be left out of the sum, and two results."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.left, self.right = nn.Linear(6, 5), nn.Linear(4, 5)
+
+    def forward(self, a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps [N, 6] and [N, 4] to [N, 5] twice."""
+        x, y = self.left(a), self.right(b)
+        return x + y, x * torch.sigmoid(y)
+
+
+RANDOM = torch.Generator().manual_seed(0)
+A, B = torch.randn(24, 6, generator=RANDOM), torch.randn(24, 4, generator=RANDOM)
+LABEL = torch.arange(24)
+
+
+def generated() -> Iterator[tuple[Tensor, Tensor]]:
+    """Yields batches of different sizes."""
+    yield A[:5], B[:5]
+    yield A[5:], B[5:]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        [(A, B)],
+        [[A, B.numpy()]],
+        {"b": B, "a": A},
+        [{"b": B, "a": A, "label": LABEL}],
+        [(A, B, LABEL)],
+        [((A, B), LABEL)],
+        [({"a": A, "b": B}, LABEL)],
+        DataLoader(TensorDataset(A, B, LABEL), batch_size=24),
+    ],
+    ids=range(8),
+)
+def test_forms_of_calibration_data_give_the_same_program(data: Any) -> None:
+    program = qc.compile(Two().eval(), data, target="reference", pipeline="plain")
+    expected = qc.compile(Two().eval(), [(A, B)], target="reference", pipeline="plain")
+    for have, want in zip(program(A[:3], B[:3]), expected(A[:3], B[:3]), strict=True):
+        assert torch.equal(have, want)
+    assert program.manifest["weights_sha256"] == expected.manifest["weights_sha256"]
+    assert program.manifest["calibration"]["samples"] == 24
+
+
+@pytest.mark.parametrize(
+    "data", [generated(), DataLoader(TensorDataset(A, B, LABEL), batch_size=7)], ids=range(2)
+)
+def test_other_batches_of_the_same_samples_give_nearly_the_same_program(data: Any) -> None:
+    """Float sums of other batches may differ in their last bits, which codes seldom show."""
+    program = qc.compile(Two().eval(), data, target="reference")
+    expected = qc.compile(Two().eval(), [(A, B)], target="reference")
+    assert program.manifest["calibration"]["samples"] == 24
+    for have, want in zip(program(A, B), expected(A, B), strict=True):
+        assert decibels(want, have) > 45
+
+
+def test_exported_programs_and_files(tmp_path: Path) -> None:
+    dims = {0: torch.export.Dim("batch")}
+    exported = torch.export.export(Two().eval(), (A, B), dynamic_shapes=(dims, dims))
+    torch.export.save(exported, tmp_path / "two.pt2")
+    expected = qc.compile(Two().eval(), [(A, B)], target="reference")
+    for model in (exported, tmp_path / "two.pt2", str(tmp_path / "two.pt2")):
+        program = qc.compile(model, [(A, B)], target="reference")
+        for have, want in zip(program(A[:3], B[:3]), expected(A[:3], B[:3]), strict=True):
+            assert torch.equal(have, want)
+
+
+class Fixed(nn.Module):
+    """A batch of images and one table that all share."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(2)
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor, table: Tensor) -> Tensor:
+        """Maps [N, 6] and [12, 6] to [N, 12]."""
+        y: Tensor = self.layer(x) @ self.layer(table).T
+        return y
+
+
+def test_inputs_without_a_batch_are_not_cut() -> None:
+    table = torch.randn(12, 6)
+    shapes = {"x": {0: "batch"}, "table": None}
+    program = qc.compile(Fixed().eval(), [(A, table)], target="reference", dynamic_shapes=shapes)
+    with torch.no_grad():
+        expected = Fixed().eval()(A, table)
+    assert program(A, table).shape == (24, 12)
+    assert decibels(expected, program(A, table)) > 28
+    with pytest.raises(qc.QCompilerError, match="QC0701"):
+        program(A, table[:5])
+
+
+def test_several_dynamic_dimensions() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 2, 1)).eval()
+    shapes = ({0: "batch", 2: "height", 3: "width"},)
+    program = qc.compile(model, [images(4)], target="cpu", dynamic_shapes=shapes)
+    for shape in ((1, 3, 12, 12), (2, 3, 20, 9), (5, 3, 3, 31)):
+        x = torch.randn(shape)
+        assert torch.equal(program(x), program.reference(x))
+    assert program.verify(torch.randn(2, 3, 7, 8))
+
+
+def test_a_fixed_batch() -> None:
+    program = qc.compile(Two().eval(), [(A, B), (B[:, :1] + A, B)], dynamic_shapes=(), target="cpu")
+    assert [t.shape for t in program.input_types] == [(24, 6), (24, 4)]
+    assert program.verify()
+    with pytest.raises(qc.QCompilerError, match="QC0701"):
+        program(A[:3], B[:3])
+
+
+def test_training_mode_is_refused_or_left(capsys: pytest.CaptureFixture[str]) -> None:
+    model = Two()
+    assert model.training
+    program = qc.compile(model, [(A, B)], target="reference")
+    assert program.verify()
+    assert model.training
+    assert capsys.readouterr().out == ""
+
+
+# -- options -------------------------------------------------------------------------------------
+
+
+def test_targets_by_name_with_options_or_as_objects(tmp_path: Path) -> None:
+    level = supported_levels()[-1].name
+    results = []
+    for target in ("reference", ReferenceTarget(), f"cpu{{isa={level}}}", CpuTarget(isa=level)):
+        program = qc.compile(Two().eval(), [(A, B)], target=target)
+        results.append(program(A, B))
+    for result in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], result, strict=True))
+    program.save(tmp_path / "a.qcp")
+    loaded = qc.load(tmp_path / "a.qcp")
+    assert loaded.manifest["target"] == f"cpu{{isa={level}}}"
+    assert loaded.target == CpuTarget(isa=level)
+    assert loaded.manifest["pipeline"].startswith("normalize-ops,")
+
+
+def test_pipelines_by_name_text_or_object() -> None:
+    plain = qc.compile(Two().eval(), [(A, B)], target="reference", pipeline="plain")
+    text = plain.manifest["pipeline"]
+    for pipeline in (text, Pipeline.parse(text)):
+        again = qc.compile(Two().eval(), [(A, B)], target="reference", pipeline=pipeline)
+        assert again.manifest == plain.manifest
+    better = qc.compile(Two().eval(), [(A, B)], target="reference")
+    assert better.manifest["weights_sha256"] != plain.manifest["weights_sha256"]
+
+
+@pytest.mark.parametrize("method", ["minmax", "moving-average", "percentile", "mse", "kl", "octav"])
+def test_every_calibrator_gives_a_good_program(method: str) -> None:
+    text = f"propagate-ranges{{method={method}}}"
+    pipeline = qc.compile(Two().eval(), [(A, B)], target="reference", pipeline="plain").manifest
+    program = qc.compile(
+        Two().eval(),
+        [(A, B)],
+        target="reference",
+        pipeline=pipeline["pipeline"].replace("propagate-ranges", text),
+    )
+    with torch.no_grad():
+        expected = Two().eval()(A, B)
+    for want, have in zip(expected, program(A, B), strict=True):
+        assert decibels(want, have) > 15
+
+
+def test_a_stopped_pipeline_is_no_program() -> None:
+    with pytest.raises(qc.QCompilerError, match="QC0503"):
+        qc.compile(Two().eval(), [(A, B)], instruments=[StopAfter("fold-pad")])
+
+
+def test_progress_is_shown_on_the_error_stream(capsys: pytest.CaptureFixture[str]) -> None:
+    qc.compile(Two().eval(), [(A, B)], target="reference", progress=True)
+    assert capsys.readouterr().out == ""
