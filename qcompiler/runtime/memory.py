@@ -51,8 +51,7 @@ def align(size: Dim) -> Dim:
     terms = []
     for term in sympy.Add.make_args(sympy.expand(size)):
         factor, rest = term.as_coeff_Mul()
-        rounded = sympy.ceiling(factor / ALIGNMENT) * ALIGNMENT if factor > 0 else factor
-        terms.append(rounded * rest)
+        terms.append(sympy.ceiling(factor / ALIGNMENT) * ALIGNMENT * rest)
     return simplify_dim(sympy.Add(*terms))
 
 
@@ -76,11 +75,12 @@ def plan_memory(values: Sequence[Lifetime], example: Mapping[str, int]) -> Memor
         offset = _lowest_gap(bytes_of[value.name], rivals, spot, bytes_of)
         spot[value.name] = offset
         placed.append(value)
-    for value in sorted(placed, key=lambda v: (spot[v.name], v.name)):
+    # A value that is empty at the example shares its spot with others and goes below them.
+    for value in sorted(placed, key=lambda v: (spot[v.name], bytes_of[v.name], v.name)):
         below = [
             simplify_dim(sympy.sympify(symbolic[r.name]) + sizes[r.name])
             for r in placed
-            if r.name in symbolic and r.overlaps(value) and spot[r.name] < spot[value.name]
+            if r.name in symbolic and r.overlaps(value)
         ]
         symbolic[value.name] = largest(below)
     ends = [simplify_dim(sympy.sympify(symbolic[v.name]) + sizes[v.name]) for v in values]

@@ -12,7 +12,7 @@ from qcompiler.numerics.requant import requant_reference
 def per_channel(values: torch.Tensor, rank: int, axis: int) -> torch.Tensor:
     """Shapes a vector of length 1 or C so that it broadcasts along an axis."""
     if values.numel() == 1:
-        return values.reshape(1)
+        return values.reshape(())
     shape = [1] * rank
     shape[axis] = -1
     return values.reshape(shape)

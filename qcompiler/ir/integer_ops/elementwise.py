@@ -17,7 +17,7 @@ def _broadcast(a: torch.Tensor, b: torch.Tensor, *_: object) -> torch.Tensor:
 
 
 def _sum_interval(operands: Mapping[str, Operand]) -> Interval:
-    total = Interval(1 << (operands["shift"] - 1), 1 << (operands["shift"] - 1))
+    total = Interval(0, 1 << (operands["shift"] - 1))
     for name in ("a", "b"):
         x, z = operands[name], operands[f"{name}_zero_point"]
         total = total.add(Interval(x.lo - z, x.hi - z).scale(operands[f"{name}_multiplier"]))
@@ -79,8 +79,7 @@ def mul(
 ) -> torch.Tensor:
     """Multiplies two values and requantizes the product."""
     product = (a.to(torch.int64) - a_zero_point) * (b.to(torch.int64) - b_zero_point)
-    m, s = torch.tensor([multiplier]), torch.tensor([shift])
-    return requant_reference(product, m, s, zero_point, qmin, qmax).to(torch.int8)
+    return requant_reference(product, multiplier, shift, zero_point, qmin, qmax).to(torch.int8)
 
 
 def _table_interval(operands: Mapping[str, Operand]) -> Interval:

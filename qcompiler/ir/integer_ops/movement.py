@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from math import prod
 
 import torch
 
@@ -20,8 +21,13 @@ def _fake_of(move: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
 
 
 def target_shape(shape: tuple[int, ...], spec: list[int]) -> list[int]:
-    """Returns the result's shape: 0 copies the dimension at that index, -1 is left to torch."""
-    return [shape[i] if d == 0 else d for i, d in enumerate(spec)]
+    """Returns the result's shape: 0 copies the dimension at that index, -1 may be left to torch."""
+    sizes = [shape[i] if d == 0 else d for i, d in enumerate(spec)]
+    rest = [size for i, size in enumerate(shape) if i >= len(spec) or spec[i] != 0]
+    if -1 in spec and 0 in spec and all(isinstance(size, int) for size in rest):
+        # Copied dimensions cancel, so that an empty batch leaves no doubt about the other sizes.
+        sizes[spec.index(-1)] = prod(rest) // prod(d for d in spec if d > 0)
+    return sizes
 
 
 def _reshape(x: torch.Tensor, shape: list[int]) -> torch.Tensor:

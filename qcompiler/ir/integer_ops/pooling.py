@@ -11,7 +11,6 @@ from qcompiler.ir.integer_ops.base import (
     code_interval,
     integer_op,
     pad_image,
-    same_interval,
     window_count,
 )
 from qcompiler.numerics.intervals import Interval
@@ -43,10 +42,20 @@ def _pool_shape(
     return x.new_empty((*x.shape[:2], rows, columns), dtype=torch.int8)
 
 
+def _maximum_interval(operands: Mapping[str, Operand]) -> Interval:
+    """Returns the operand's interval, joined by -128 where a window can lie in the padding."""
+    found: Interval = operands["x"]
+    for axis, (k, d) in enumerate(zip(operands["kernel"], operands["dilation"], strict=True)):
+        widest = max(operands["padding"][2 * axis : 2 * axis + 2])
+        if widest >= k or (widest > 0 and d > 1):
+            found = found.union(Interval(-128, -128))
+    return found
+
+
 @integer_op(
     "max_pool2d(Tensor x, int[2] kernel, int[2] stride, int[4] padding, int[2] dilation) -> Tensor",
     fake=_pool_shape,
-    interval=same_interval,
+    interval=_maximum_interval,
 )
 def max_pool2d(
     x: torch.Tensor, kernel: list[int], stride: list[int], padding: list[int], dilation: list[int]
