@@ -99,7 +99,7 @@ class PropagateRanges(Pass):
         for node in quantized_values(graph):
             if _observed(node):
                 request = StatisticRequest(node.name, calibrator.statistic)
-                seen = calibrator.range_of(context.statistics[request], self.bits, False)
+                seen = calibrator.range_of(context.statistic(request), self.bits, False)
                 found = seen.meet(intervals[node])
             elif is_constant(node):
                 low_high = constant_interval(graph.constant(node))

@@ -73,8 +73,8 @@ class CorrectBias(Pass):
         with torch.no_grad():
             for done, node in enumerate(simulation.steps()):
                 context.progress("correcting biases", done)
-                if node in layers:
-                    moments: ChannelMomentsResult = context.statistics[self._request(node)]
+                if node in layers and self._request(node) in context.statistics:
+                    moments: ChannelMomentsResult = context.statistic(self._request(node))
                     self._correct(node, graph, moments.mean, simulation.results(node))
         return True
 

@@ -23,13 +23,16 @@ class Analysis(ABC, Generic[Result]):
 
 
 class AnalysisCache:
-    """Holds the results of analyses of the graph at hand."""
+    """Holds the results of analyses of the graph at hand; another graph starts anew."""
 
     def __init__(self) -> None:
+        self._graph: QGraph | None = None
         self._results: dict[Analysis[Any], Any] = {}
 
     def get(self, analysis: Analysis[Result], graph: QGraph) -> Result:
         """Returns the analysis's result, computed now if it is not cached."""
+        if graph is not self._graph:
+            self._graph, self._results = graph, {}
         if analysis not in self._results:
             self._results[analysis] = analysis.compute(graph)
         found: Result = self._results[analysis]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
@@ -48,6 +48,16 @@ class PassContext:
     def analysis(self, analysis: Analysis[Result], graph: QGraph) -> Result:
         """Returns an analysis's result for the graph, cached until a pass changes the graph."""
         return self.analyses.get(analysis, graph)
+
+    def statistic(self, request: StatisticRequest) -> Any:
+        """Returns what the calibration run found; raises QC0503 when it was not asked for."""
+        if request not in self.statistics:
+            raise QCompilerError(
+                "QC0503",
+                f"this run has no statistics of {request.node}",
+                remedy="run collect-statistics in the same pipeline, before the pass that needs it",
+            )
+        return self.statistics[request]
 
     def calibration(self) -> CalibrationData:
         """Returns the calibration data; raises QC0503 when the compile has none."""

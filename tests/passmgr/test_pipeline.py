@@ -164,6 +164,13 @@ def test_analyses_are_computed_once_until_the_graph_changes(
     assert sorted(COMPUTED) == [1] * runs + [2] * runs
 
 
+def test_analyses_of_another_graph_are_not_taken(graph: QGraph) -> None:
+    context, other = PassContext(), graph.copy()
+    Pipeline((Ask(),)).run(graph, context)
+    other.add_constant(torch.zeros(1), "more", other.output)
+    Pipeline((Ask(),)).run(other, context)
+
+
 # -- statistics ----------------------------------------------------------------------------------
 
 

@@ -1,0 +1,129 @@
+"""quantize-weights: one scale per channel, symmetric, narrow; raised only where it must be."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import qtype_of
+from qcompiler.ir.graph import QGraph, argument, is_call
+from qcompiler.ir.stages import Stage
+from qcompiler.testing import check_ir
+from tests.passes.lowering.models import Function
+from tests.passes.quantize import TYPED, run
+
+WEIGHTED = (torch.ops.qfloat.conv2d.default, torch.ops.qfloat.linear.default)
+X = torch.randn(8, 4, 6, 6, generator=torch.Generator().manual_seed(0))
+
+
+def quantized(
+    model: nn.Module, x: Tensor = X, options: str = ""
+) -> tuple[QGraph, list[tuple[Tensor, Tensor]]]:
+    """Returns the graph, and codes and scales of each weight in order."""
+    graph, _ = run(model, [x], f"{TYPED},quantize-weights{options}")
+    assert graph.stage == Stage.QUANTIZED
+    found = []
+    for node in graph.calls:
+        if is_call(node, *WEIGHTED):
+            codes, scale, _ = argument(node, "weight").args
+            assert qtype_of(codes).scale == tuple(graph.constant(scale).tolist())
+            found.append((graph.constant(codes), graph.constant(scale)))
+    return graph, found
+
+
+def conv(**options: int) -> nn.Conv2d:
+    """Returns a convolution whose channels have ranges of several decades."""
+    torch.manual_seed(0)
+    layer = nn.Conv2d(4, 6, 3, **options)  # type: ignore[arg-type]  # integers
+    layer.weight.data.mul_(10.0 ** (torch.arange(-3, 3) / 1.5).view(-1, 1, 1, 1))
+    return layer
+
+
+def test_the_printed_form() -> None:
+    graph, _ = quantized(nn.Sequential(conv()))
+    check_ir(
+        graph,
+        """
+        CHECK: %[[W:.*]] : i8[6,4,3,3] = constant
+        CHECK: %[[S:.*]] : f64[6] = constant
+        CHECK: %[[D:.*]] : f32[6,4,3,3] = qfloat.dequantize_weight(%[[W]], %[[S]], 0)
+        CHECK: qfloat.conv2d(%x, %[[D]],
+        """.replace("%x", "%{{.*}}"),
+    )
+
+
+def test_each_channel_uses_its_whole_range() -> None:
+    layer = conv()
+    _, ((codes, scale),) = quantized(nn.Sequential(layer))
+    flat = layer.weight.detach().double().flatten(1)
+    assert (codes.dtype, scale.dtype) == (torch.int8, torch.float64)
+    assert codes.flatten(1).abs().amax(1).tolist() == [127] * 6
+    torch.testing.assert_close(scale, flat.abs().amax(1) / 127, rtol=1e-12, atol=0)
+    error = (codes.flatten(1) * scale[:, None] - flat).abs()
+    assert bool((error <= scale[:, None] * 0.5 * (1 + 1e-9)).all())
+
+
+def test_fewer_bits_and_another_method() -> None:
+    _, ((codes, _),) = quantized(nn.Sequential(conv()), options="{bits=4}")
+    assert int(codes.abs().max()) == 7
+    layer = conv()
+    layer.weight.data[0, 0, 0, 0] = 1.0
+    error = []
+    for options in ("{bits=4}", "{bits=4 method=mse}"):
+        _, ((codes, scale),) = quantized(nn.Sequential(layer), options=options)
+        restored = codes * scale.view(-1, 1, 1, 1)
+        error.append(float((restored - layer.weight.detach())[0].square().sum()))
+    assert error[1] <= error[0]
+
+
+def test_a_channel_of_zeros_has_codes_of_zero() -> None:
+    layer = conv()
+    layer.weight.data[2] = 0.0
+    _, ((codes, scale),) = quantized(nn.Sequential(layer))
+    assert not codes[2].any()
+    assert bool((scale > 0).all())
+
+
+def test_a_bias_that_dwarfs_its_weights_raises_the_scale() -> None:
+    layer = conv()
+    layer.weight.data[0] *= 1e-9
+    assert layer.bias is not None
+    layer.bias.data[0] = 30.0
+    graph, ((codes, scale),) = quantized(nn.Sequential(layer))
+    x_scale = qtype_of(graph.inputs[0]).tensor_scale
+    assert abs(30.0 / (x_scale * float(scale[0]))) <= 2**29 * (1 + 1e-6)
+    assert not codes[0].any()
+
+
+def test_a_multiplier_is_always_encodable() -> None:
+    layer = conv()
+    layer.weight.data[0] *= 1e-30
+    run(nn.Sequential(layer), [X], f"{TYPED},quantize-weights,lower-to-integer")
+
+
+def test_a_visible_loss_is_refused() -> None:
+    layer = conv()
+    assert layer.bias is not None
+    layer.bias.data[3] = 1e8
+    with pytest.raises(QCompilerError, match="channel 3") as caught:
+        quantized(nn.Sequential(layer, nn.ReLU6()))
+    assert caught.value.code == "QC0403"
+
+
+def test_a_tied_weight_is_quantized_for_each_reader() -> None:
+    def twice(x: Tensor, layer: nn.Module) -> Tensor:
+        y: Tensor = layer(torch.relu(layer(x)) * 100.0)
+        return y
+
+    torch.manual_seed(0)
+    _, weights = quantized(Function(twice, nn.Conv2d(4, 4, 3, padding=1)))
+    assert len(weights) == 2
+    assert torch.equal(weights[0][0], weights[1][0])
+
+
+def test_the_float_weight_is_dropped() -> None:
+    graph, _ = quantized(nn.Sequential(conv(), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)))
+    held = [graph.constant(n) for n in graph.nodes if n.op == "get_attr"]
+    assert not [t for t in held if t.dtype == torch.float32 and t.dim() > 1]
