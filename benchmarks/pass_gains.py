@@ -60,7 +60,7 @@ def main() -> None:
     labels = torch.tensor([photo.label for photo in photos])
     crops = [corner_crops(photo) for photo in split.evaluation]
     with torch.inference_mode():
-        expected = {id(batch): model(batch) for batch in crops}
+        expected: dict[int, Tensor] = {id(batch): model(batch) for batch in crops}
         hits = int((model(images).argmax(1) == labels).sum())
 
     def reference(batch: Tensor) -> Tensor:

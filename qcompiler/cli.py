@@ -306,9 +306,13 @@ def _show_target(name: str) -> None:
     console = _out()
     owner = registry.owner(registry.TARGETS, name)
     console.print(f"{name} (of {owner}): {described.summary}\n", highlight=False)
-    table = Table("operator", "kernels", "note", box=None, pad_edge=False)
+    for fact in ("accumulator", "rounding", "storage"):
+        console.print(f"{fact}: {getattr(described, fact)}", highlight=False)
+    headings = ("\noperator", "\nvalues", "\nparameters", "\nfuses", "\nnote")
+    table = Table(*headings, box=None, pad_edge=False)
     for op in described.ops:
-        table.add_row(op.name, ", ".join(op.kernels), escape(op.note))
+        fused = ", ".join(op.fuses)
+        table.add_row(op.name, op.values, op.weights, fused, escape(op.note))
     console.print(table)
     _show_options(options_of(described))
 

@@ -11,9 +11,9 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from qcompiler.backends.cpu.datasheet import DATASHEET
 from qcompiler.backends.cpu.isa import Isa, best_level, level, supported_levels
 from qcompiler.backends.native.emitter import (
-    EMITTERS,
     NativeSources,
     OpDescriptor,
     emit,
@@ -82,7 +82,8 @@ class CpuTarget(Target):
 
     name: ClassVar[str] = "cpu"
     summary: ClassVar[str] = "this machine: portable C, AVX2 or AVX512-VNNI kernels"
-    ops: ClassVar[tuple[OpSupport, ...]] = tuple(OpSupport(name) for name in EMITTERS)
+    ops: ClassVar[tuple[OpSupport, ...]] = DATASHEET
+    storage: ClassVar[str] = "u8 = code + 128; rank 4 as NHWC, other ranks in logical order"
 
     isa: str = BEST
 

@@ -25,6 +25,8 @@ from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType
 
 SLACK = 64
+# Arenas of so many sizes are kept for reuse; another size drops them all.
+_ARENA_SIZES = 8
 _ISLAND_TYPE = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_void_p)
 )
@@ -105,7 +107,11 @@ class NativeProgram:
         shapes = [t.bind(values) for t in self._outputs]
         results = [empty_storage(t, s) for t, s in zip(self._outputs, shapes, strict=True)]
         size = int(self._library.qc_arena_size(symbols))
-        pool = self._arenas.setdefault(size, deque(maxlen=64))
+        pool = self._arenas.get(size)
+        if pool is None:
+            if len(self._arenas) >= _ARENA_SIZES:
+                self._arenas.clear()
+            pool = self._arenas.setdefault(size, deque(maxlen=64))
         try:
             arena = pool.pop()
         except IndexError:

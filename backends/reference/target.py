@@ -8,9 +8,10 @@ from time import perf_counter
 from typing import ClassVar
 
 import torch
+from torch import fx
 
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.integer_ops import INTEGER_OPS
+from qcompiler.ir.integer_ops import INTEGER_OPS, integer_op_of
 from qcompiler.runtime.interpreter import evaluate
 from qcompiler.target.base import Executable, OpSupport, Target
 
@@ -55,6 +56,10 @@ class ReferenceTarget(Target):
     name: ClassVar[str] = "reference"
     summary: ClassVar[str] = "the interpreter that defines the arithmetic, in torch"
     ops: ClassVar[tuple[OpSupport, ...]] = tuple(OpSupport(o.name) for o in INTEGER_OPS.values())
+
+    def why_not(self, node: fx.Node) -> str | None:
+        """Returns None for every operator with an integer definition, also of other packages."""
+        return None if integer_op_of(node.target) else f"{node.target} has no integer definition"
 
     def build(self, graph: QGraph) -> ReferenceExecutable:
         """Wraps the graph; nothing is compiled."""

@@ -140,7 +140,7 @@ def _observed(node: fx.Node) -> bool:
     op = float_op_of(node.target) if node.op == "call_function" else None
     if op is None or op.sharing == "hard" or absorbing_clamp(node) is not None:
         return False
-    return op.name != "concat" and fixed_output(node) is None
+    return op.name not in ("concat", "pad") and fixed_output(node) is None
 
 
 def _derived(node: fx.Node) -> Range:

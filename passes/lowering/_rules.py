@@ -12,6 +12,7 @@ from torch import fx
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import inherit_quant, origin_of, qtype_of, type_of, update_quant
 from qcompiler.ir.float_ops import named_params
+from qcompiler.ir.graph import is_call
 from qcompiler.ir.qtypes import Granularity, QType
 from qcompiler.numerics.requant import (
     add_multipliers,
@@ -139,7 +140,7 @@ def _clamp(low: Lowering) -> fx.Node:
         low_code = _code(low, low.args["min"])
     if low.args["max"] is not None:
         high_code = _code(low, low.args["max"])
-    if (low_code, high_code) == (qmin, qmax):
+    if (low_code, high_code) == (qmin, qmax) and not is_call(y, INTEGER.requantize.default):
         return y
     return low.call(INTEGER.clamp.default, y, low_code, high_code)
 
@@ -253,7 +254,7 @@ def _concat(low: Lowering) -> fx.Node:
 
 
 def _pad(low: Lowering) -> fx.Node:
-    x, _ = low.operand("x")
+    x = rescale(low, *low.operand("x"))
     value = _code(low, float(low.args["value"]))
     return low.call(INTEGER.pad.default, x, low.args["padding"], value)
 

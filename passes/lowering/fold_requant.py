@@ -9,6 +9,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import qtype_of, quant_of, type_of, update_quant
 from qcompiler.ir.graph import QGraph, argument, is_call
 from qcompiler.ir.stages import Stage
@@ -25,10 +26,11 @@ _PRODUCTS = (_Q.conv2d.default, _Q.linear.default, _Q.matmul.default)
 class FoldRequant(Pass):
     """Merges a rescale into the requantization of the accumulator that it follows.
 
-    The value is then rounded once instead of twice. Scales are folded as exact rationals before the
-    multiplier is encoded again. A result of the program that is an accumulator's requantization is
-    dequantized from the int32 accumulator itself, which costs nothing and rounds less
-    (``results=False`` keeps 8-bit results).
+    The value is then rounded once instead of twice. The limits of the inner requantization carry
+    no meaning of their own: a clamp is still a call at this point. Scales are folded as exact
+    rationals before the multiplier is encoded again. A result of the program that is an
+    accumulator's requantization is dequantized from the int32 accumulator itself, which costs
+    nothing and rounds less (``results=False`` keeps 8-bit results).
 
     Before: ``%a = qcompiler.requantize(%acc, ...)``; ``%b = qcompiler.requantize(%a, ...)``
     After: ``%b = qcompiler.requantize(%acc, ...)``
@@ -50,8 +52,7 @@ class FoldRequant(Pass):
             if is_call(inner, _REQUANTIZE) and len(inner.users) == 1:
                 acc = argument(inner, "x")
                 if is_call(acc, *_PRODUCTS):
-                    _fold(outer, inner, acc, graph)
-                    changed = True
+                    changed |= _fold(outer, inner, acc, graph)
         for node in graph.calls if self.results else ():
             changed |= _read_accumulator(node, graph)
         return changed
@@ -81,9 +82,12 @@ def _read_accumulator(node: fx.Node, graph: QGraph) -> bool:
     return True
 
 
-def _fold(outer: fx.Node, inner: fx.Node, acc: fx.Node, graph: QGraph) -> None:
+def _fold(outer: fx.Node, inner: fx.Node, acc: fx.Node, graph: QGraph) -> bool:
     scale = qtype_of(outer).exact_scale
-    multipliers, shifts = multipliers_from_scales([s / scale for s in _scales(acc, graph)])
+    try:
+        multipliers, shifts = multipliers_from_scales([s / scale for s in _scales(acc, graph)])
+    except QCompilerError:  # the joint multiplier is not encodable; the two separate ones are
+        return False
     replaced = [
         graph.add_constant(torch.tensor(v, dtype=torch.int32), f"{outer.name}_{n}", outer)
         for v, n in ((multipliers, "multiplier"), (shifts, "shift"))
@@ -96,6 +100,7 @@ def _fold(outer: fx.Node, inner: fx.Node, acc: fx.Node, graph: QGraph) -> None:
     for node in old:
         if not node.users:
             graph.erase(node)
+    return True
 
 
 def _scales(acc: fx.Node, graph: QGraph) -> list[Fraction]:

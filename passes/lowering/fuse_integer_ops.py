@@ -179,6 +179,8 @@ def _fuse_residual(node: fx.Node, graph: QGraph) -> bool:
     if not is_call(node, _Q.add.default):
         return False
     options = arguments(node)
+    if options["a"] is options["b"]:
+        return False
     order = {n: i for i, n in enumerate(graph.nodes)}
     sides = sorted(("a", "b"), key=lambda side: -order[options[side]])
     for side in sides:

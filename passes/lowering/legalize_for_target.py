@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from torch import fx
+
 from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import origin_of
+from qcompiler.ir.annotations import origin_of, quant_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
@@ -28,6 +30,8 @@ class LegalizeForTarget(Pass):
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Asks the target about each call; a graph without a target passes."""
+        if context.strict:
+            _refuse_islands([node for node in graph.calls if is_island(node)])
         if context.target is None:
             return False
         refused = [
@@ -49,3 +53,20 @@ class LegalizeForTarget(Pass):
                 remedy="choose another target, or replace these operators in the model",
             )
         return False
+
+
+def _refuse_islands(islands: list[fx.Node]) -> None:
+    """Raises QC0201 when a pass kept operators in floating point under strict=True."""
+    if not islands:
+        return
+    lines = [
+        f"{node.name}: {quant_of(node).why} ({origin_of(node).source or 'no source line'})"
+        for node in islands
+    ]
+    raise QCompilerError(
+        "QC0201",
+        f"{len(islands)} operators stay in floating point:\n    " + "\n    ".join(lines),
+        node=islands[0].name,
+        source=origin_of(islands[0]).source,
+        remedy="compile with strict=False to allow float islands",
+    )

@@ -12,7 +12,7 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import inherit_quant, origin_of, qtype_of, update_quant
 from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph, argument, is_constant, operator_of
-from qcompiler.ir.intent import Spec
+from qcompiler.ir.intent import DerivedFrom, Spec
 from qcompiler.ir.qtypes import Granularity, QType
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
@@ -48,6 +48,11 @@ class QuantizeWeights(Pass):
 
     bits: int = 8
     method: Literal["minmax", "mse"] = "minmax"
+
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            message = f"bits={self.bits} is outside [2, 8]"
+            raise ValueError(message)
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Quantizes the weight of every operator that has one."""
@@ -95,6 +100,9 @@ class QuantizeWeights(Pass):
             intent=Spec(self.bits, symmetric=True, granularity=granularity),
         )
         inherit_quant(restored, codes_node)
+        bias = argument(node, "bias")
+        if bias is not None:
+            update_quant(bias, intent=DerivedFrom((argument(node, "x").name, codes_node.name)))
         context.float_weights[codes_node.name] = weight
         node.update_arg(list(_names(node)).index(name), restored)
         if not constant.users:

@@ -25,6 +25,7 @@ from qcompiler.ir.queries import (
 )
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.ranges import Range, qparams
+from qcompiler.numerics.rounding import integer_limits
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 
@@ -59,6 +60,11 @@ class ShareQparams(Pass):
     symmetric: bool = False
     max_widening: float = 2.0
 
+    def __post_init__(self) -> None:
+        if not 2 <= self.bits <= 8:
+            message = f"bits={self.bits} is outside [2, 8]"
+            raise ValueError(message)
+
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Sets intent and QType of every quantized value."""
         values = {node.name: node for node in quantized_values(graph)}
@@ -87,26 +93,41 @@ class ShareQparams(Pass):
     def _merge_soft(
         self, groups: nx.Graph[str], values: dict[str, fx.Node], soft: list[Constraint]
     ) -> None:
-        """Joins groups over soft constraints, the cheapest first, as long as it stays cheap."""
+        """Joins groups over soft constraints, the cheapest first, as long as it stays cheap.
 
-        def cost(constraint: Constraint) -> tuple[float, str, str]:
-            one = self._hull(nx.node_connected_component(groups, constraint.one), values)
-            other = self._hull(nx.node_connected_component(groups, constraint.other), values)
-            first, second = sorted((constraint.one, constraint.other))
-            return _widening(one, other), first, second
+        Constraints of equal price are taken together, so that names decide nothing.
+        """
 
-        waiting = soft
+        def group(name: str) -> set[str]:
+            found: set[str] = nx.node_connected_component(groups, name)
+            return found
+
+        def cost(constraint: Constraint) -> float:
+            one, other = (self._hull(group(n), values) for n in (constraint.one, constraint.other))
+            return _widening(one, other)
+
+        waiting = sorted(soft, key=lambda c: (c.one, c.other))
         while waiting:
-            ranked = sorted((cost(c), c.one, c.other, c.hard) for c in waiting)
-            (price, *_), one, other, _ = ranked[0]
-            if price > self.max_widening:
+            prices = [cost(constraint) for constraint in waiting]
+            least = min(prices)
+            if least > self.max_widening:
                 return
-            joined = nx.node_connected_component(groups, one) | nx.node_connected_component(
-                groups, other
-            )
-            if len(_fixed_of(joined, values)) <= 1:
-                groups.add_edge(one, other)
-            waiting = [c for c in waiting if (c.one, c.other) != (one, other)]
+            for constraint, price in zip(waiting, prices, strict=True):
+                joined = group(constraint.one) | group(constraint.other)
+                if price == least and self._fits(joined, values):
+                    groups.add_edge(constraint.one, constraint.other)
+            waiting = [c for c, price in zip(waiting, prices, strict=True) if price > least]
+
+    def _fits(self, names: Iterable[str], values: dict[str, fx.Node]) -> bool:
+        """Says whether values can share: no two fixed parameters, and a range that these hold."""
+        fixed = _fixed_of(names, values)
+        if len(fixed) != 1:
+            return not fixed
+        ((scale, zero_point),) = fixed
+        hull = self._hull(names, values)
+        lowest, highest = integer_limits(self.bits)
+        low, high = (lowest - zero_point - 0.5) * scale, (highest - zero_point + 1) * scale
+        return low <= hull.lo and hull.hi <= high
 
     def _hull(self, names: Iterable[str], values: dict[str, fx.Node]) -> Range:
         hull = Range.unobserved()
@@ -129,11 +150,30 @@ class ShareQparams(Pass):
                 source=origin_of(values[name_one]).source,
                 remedy="fix only one of them, or separate them by an operator that requantizes",
             )
+        bits, symmetric = self._asked(names, values)
         if fixed:
             ((scale, zero_point),) = fixed
         else:
-            scale, zero_point = qparams(self._hull(names, values), self.bits, True, self.symmetric)
-        return {n: QType(self.bits, (scale,), (zero_point,)) for n in names}
+            scale, zero_point = qparams(self._hull(names, values), bits, True, symmetric)
+        return {n: QType(bits, (scale,), (zero_point,)) for n in names}
+
+    def _asked(self, names: Iterable[str], values: dict[str, fx.Node]) -> tuple[int, bool]:
+        """Returns the bits and the symmetry that earlier passes asked for, or the pass's own."""
+        asked: dict[tuple[int, bool], str] = {}
+        for name in sorted(names):
+            intent = quant_of(values[name]).intent
+            if isinstance(intent, Spec):
+                asked.setdefault((intent.bits, intent.symmetric), name)
+        if len(asked) > 1:
+            first, second = sorted(asked.values())[:2]
+            raise QCompilerError(
+                "QC0301",
+                f"{first} and {second} share parameters, and different ones are asked for them",
+                node=first,
+                source=origin_of(values[first]).source,
+                remedy="ask for the same bits and symmetry, or separate the two",
+            )
+        return next(iter(asked), (self.bits, self.symmetric))
 
     def _widen_sums(
         self, groups: nx.Graph[str], values: dict[str, fx.Node], types: dict[str, QType]
@@ -147,11 +187,11 @@ class ShareQparams(Pass):
             stable = True
             for node in sums:
                 least = max(types[o.name].tensor_scale for o in value_operands(node)) / 255
-                own = types[node.name]
-                if own.tensor_scale < least:
+                own, group = types[node.name], nx.node_connected_component(groups, node.name)
+                if own.tensor_scale < least and not _fixed_of(group, values):
                     stable = False
                     wider = QType(own.bits, (least,), own.zero_point)
-                    for name in nx.node_connected_component(groups, node.name):
+                    for name in group:
                         types[name] = wider
             if stable:
                 return
@@ -163,6 +203,9 @@ _SUMS = (torch.ops.qfloat.add.default, torch.ops.qfloat.sub.default)
 def constraints_of(values: Iterable[fx.Node]) -> Iterator[Constraint]:
     """Yields the sharing constraints between quantized values."""
     for node in values:
+        intent = quant_of(node).intent
+        if isinstance(intent, SharedWith):
+            yield Constraint(node.name, intent.other, hard=intent.hard)
         clamp = absorbing_clamp(node)
         if clamp is not None:
             yield Constraint(node.name, clamp.name, hard=True)
@@ -180,10 +223,11 @@ def _fixed_of(names: Iterable[str], values: dict[str, fx.Node]) -> dict[tuple[fl
     found: dict[tuple[float, int], str] = {}
     for name in sorted(names):
         intent = quant_of(values[name]).intent
-        fixed = fixed_output(values[name])
+        absorbed = absorbing_clamp(values[name]) is not None
+        fixed = None if absorbed else fixed_output(values[name])
         if isinstance(intent, Fixed):
             fixed = (intent.scale, intent.zero_point)
-        if fixed is not None and absorbing_clamp(values[name]) is None:
+        if fixed is not None:
             found.setdefault(fixed, name)
     return found
 

@@ -336,5 +336,5 @@ for _name in ("reshape", "permute", "slice", "expand", "concat", "pad"):
         _moves.overload,
         _moves.reference,
         _moves.interval,
-        "soft" if _name == "concat" else "hard",
+        "soft" if _name in ("concat", "pad") else "hard",
     )

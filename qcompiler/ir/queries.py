@@ -63,7 +63,8 @@ def quantized_values(graph: QGraph) -> Iterator[fx.Node]:
             if type_of(node).is_float:
                 yield node
         elif is_constant(node) and type_of(node).is_float:
-            if any(node in value_operands(user) for user in node.users):
+            readers = (user for user in node.users if not is_island(user))
+            if any(node in value_operands(user) for user in readers):
                 yield node
 
 

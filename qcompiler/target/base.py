@@ -15,13 +15,17 @@ from qcompiler.ir.graph import QGraph, operator_of
 
 @dataclass(frozen=True)
 class OpSupport:
-    """What a target supports of one integer operator, in words for the datasheet.
+    """What a target supports of one integer operator: a line of its datasheet.
 
-    ``name`` is the operator's name without namespace; ``kernels`` names the kernel families.
+    ``name`` is the operator's name, with its namespace unless that is ``qcompiler``; ``values`` the
+    types of its operands, ``weights`` the type and granularity of its parameters, ``fuses`` what
+    its epilogue takes in, ``note`` a limit in words.
     """
 
     name: str
-    kernels: tuple[str, ...] = ()
+    values: str = "i8"
+    weights: str = ""
+    fuses: tuple[str, ...] = ()
     note: str = ""
 
 
@@ -53,17 +57,26 @@ class Executable(ABC):
 
 @dataclass(frozen=True)
 class Target(ABC):
-    """A machine to compile for; the fields of a subclass are its options and round-trip as text."""
+    """A machine to compile for; the fields of a subclass are its options and round-trip as text.
+
+    The class variables are the datasheet: ``accumulator`` the type of sums, ``rounding`` that of
+    requantization, ``storage`` how values lie in memory, ``ops`` one line per operator.
+    """
 
     name: ClassVar[str]
     summary: ClassVar[str]
     ops: ClassVar[tuple[OpSupport, ...]]
+    accumulator: ClassVar[str] = "int32"
+    rounding: ClassVar[str] = "single, half up"
+    storage: ClassVar[str] = "i8, in logical order"
     pipeline: ClassVar[str] = "default"
 
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why the target cannot run a call, None when it can."""
-        name = operator_of(node)._schema.name.split("::")[1]
-        if any(op.name == name for op in self.ops):
+        name = operator_of(node)._schema.name
+        if any(
+            name == (op.name if "::" in op.name else f"qcompiler::{op.name}") for op in self.ops
+        ):
             return None
         return f"{self.name} has no kernel for {name}"
 

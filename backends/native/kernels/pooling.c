@@ -158,7 +158,8 @@ static void mean_task(const void *argument, int index, int count)
         int32_t acc[CHUNK] = {0};
         sum_reduced(p, job->x + x_at, 0, step, size, acc);
         for (int64_t i = 0; i < size; i++) {
-            const int64_t sum = acc[i] - elements * p->x_zero_point;
+            /* modulo 2**32: the proof bounds the centred sum, not the sum of the bytes */
+            const int32_t sum = (int32_t)((uint32_t)acc[i] - (uint32_t)(elements * p->x_zero_point));
             const int32_t v = qc_scale(sum, p->multiplier, p->shift) + p->zero_point;
             job->out[out_at + i * p->out_stride[inner]] = (uint8_t)qc_clamp(v, p->qmin, p->qmax);
         }
