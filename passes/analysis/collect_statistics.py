@@ -32,6 +32,11 @@ class CollectStatistics(Pass):
 
     chunk: int = 8
 
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            message = f"chunk={self.chunk} is below 1"
+            raise ValueError(message)
+
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Fills ``context.statistics``; the graph stays as it is."""
         observers = {request: request.statistic.observe() for request in context.requests}

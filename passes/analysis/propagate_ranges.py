@@ -56,7 +56,7 @@ class PropagateRanges(Pass):
     """Gives every value a range: what calibration saw, within what its operators can produce.
 
     ``method`` names the calibrator (minmax, moving-average, percentile, mse, kl, octav); ``q`` is
-    the percentile. Ranges of inputs, and of results that are stored, are observed; data movement
+    the percentile, ``p`` the power of the error that mse minimizes. Ranges of inputs, and of results that are stored, are observed; data movement
     keeps its operand's range; a result that a clamp narrows at once takes the clamp's.
 
     Raises:
@@ -69,6 +69,7 @@ class PropagateRanges(Pass):
 
     method: str = "minmax"
     q: float = 99.99
+    p: float = 2.0
     bits: int = 8
 
     def __post_init__(self) -> None:
@@ -76,12 +77,19 @@ class PropagateRanges(Pass):
             known = ", ".join(sorted(CALIBRATORS))
             message = f"method={self.method!r} is none of {known}"
             raise ValueError(message)
+        if not 2 <= self.bits <= 8:
+            message = f"bits={self.bits} is outside [2, 8]"
+            raise ValueError(message)
+        if not (0 < self.q <= 100 and self.p >= 1):
+            message = f"q={self.q} is outside (0, 100], or p={self.p} is below 1"
+            raise ValueError(message)
 
     @property
     def calibrator(self) -> Calibrator:
         """The calibrator that the options describe."""
         cls = calibrator_class(self.method)
-        return cls(q=self.q) if self.method == "percentile" else cls()  # type: ignore[call-arg]  # only percentile has q
+        options = {"percentile": {"q": self.q}, "mse": {"p": self.p}}.get(self.method, {})
+        return cls(**options)
 
     def statistics(self, graph: QGraph) -> Sequence[StatisticRequest]:
         """Asks for the calibrator's statistic of every observed value."""

@@ -27,6 +27,11 @@ class PlanMemory(Pass):
 
     batch: int = 1
 
+    def __post_init__(self) -> None:
+        if self.batch < 1:
+            message = f"batch={self.batch} is below 1"
+            raise ValueError(message)
+
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Records the plan on the graph."""
         example = {

@@ -51,6 +51,11 @@ class CorrectBias(Pass):
     steps: int = 2
     chunk: int = 4
 
+    def __post_init__(self) -> None:
+        if self.chunk < 1:
+            message = f"chunk={self.chunk} is below 1"
+            raise ValueError(message)
+
     def statistics(self, graph: QGraph) -> Sequence[StatisticRequest]:
         """Asks for the mean of each output channel, after its clamp, over the kept samples."""
         if graph.stage > Stage.CALIBRATED:
