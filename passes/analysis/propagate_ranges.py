@@ -56,8 +56,9 @@ class PropagateRanges(Pass):
     """Gives every value a range: what calibration saw, within what its operators can produce.
 
     ``method`` names the calibrator (minmax, moving-average, percentile, mse, kl, octav); ``q`` is
-    the percentile, ``p`` the power of the error that mse minimizes. Ranges of inputs, and of results that are stored, are observed; data movement
-    keeps its operand's range; a result that a clamp narrows at once takes the clamp's.
+    the percentile, ``p`` the power of the error that mse minimizes. Ranges of inputs, and of
+    results that are stored, are observed; data movement keeps its operand's range; a result that a
+    clamp narrows at once takes the clamp's.
 
     Raises:
         QCompilerError: QC0302 for a value that no sample reached, QC0106 for NaN or infinity.

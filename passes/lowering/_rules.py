@@ -216,9 +216,10 @@ def _mean(low: Lowering) -> fx.Node:
     for size in _static(low, low.args["dims"]):
         count *= size
     ratio = low.ratio(x_type)
-    multipliers, shifts = average_multipliers(1, ratio / count)
     if ratio == 1:
         multipliers, shifts = (values[-1:] for values in average_multipliers(count))
+    else:
+        multipliers, shifts = average_multipliers(1, ratio / count)
     return low.call(
         INTEGER.mean.default,
         x,

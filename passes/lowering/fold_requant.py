@@ -76,9 +76,7 @@ def _read_accumulator(node: fx.Node, graph: QGraph) -> bool:
     parameters = [argument(inner, "multiplier"), argument(inner, "shift")]
     graph.replace(node, new)
     graph.erase(inner)
-    for parameter in parameters:
-        if not parameter.users:
-            graph.erase(parameter)
+    graph.erase_unused(parameters)
     return True
 
 
@@ -97,9 +95,7 @@ def _fold(outer: fx.Node, inner: fx.Node, acc: fx.Node, graph: QGraph) -> bool:
     outer.args = (acc, *replaced, axis, 0, *outer.args[5:])
     old += [argument(inner, "multiplier"), argument(inner, "shift")]
     graph.erase(inner)
-    for node in old:
-        if not node.users:
-            graph.erase(node)
+    graph.erase_unused(old)
     return True
 
 

@@ -58,7 +58,7 @@ class FuseIntegerOps(Pass):
 
 
 def _sole(node: Any, user: fx.Node) -> bool:
-    """Says whether a node's value is used by one call only, and once."""
+    """Says whether a node's value is used by one call only."""
     return isinstance(node, fx.Node) and list(node.users) == [user]
 
 
@@ -68,9 +68,7 @@ def _supersede(old: fx.Node, inner: fx.Node, new: fx.Node, graph: QGraph) -> Non
     operands = [n for n in (*old.all_input_nodes, *inner.all_input_nodes) if n.op == "get_attr"]
     graph.replace(old, new)
     graph.erase(inner)
-    for node in dict.fromkeys(operands):
-        if not node.users:
-            graph.erase(node)
+    graph.erase_unused(operands)
 
 
 def _fuse_product(node: fx.Node, graph: QGraph) -> bool:
@@ -106,9 +104,7 @@ def _tabulate(node: fx.Node, graph: QGraph) -> bool:
     inherit_quant(new, node)
     constants = [argument(node, "multiplier"), argument(node, "shift")]
     graph.replace(node, new)
-    for constant in constants:
-        if not constant.users:
-            graph.erase(constant)
+    graph.erase_unused(constants)
     return True
 
 

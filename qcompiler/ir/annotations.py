@@ -111,13 +111,6 @@ def qtype_of(node: fx.Node) -> QType:
     return qtype
 
 
-def clear_foreign_facts(node: fx.Node) -> None:
-    """Drops every entry of ``node.meta`` that this module does not own."""
-    for key in list(node.meta):
-        if key not in (_TYPE, _ORIGIN, _QUANT):
-            del node.meta[key]
-
-
 def capture_facts(node: fx.Node) -> tuple[Any, str | None, dict[Any, Any]]:
     """Returns what torch.export left on a traced node: value, stack trace and module stack."""
     return (

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 
 from qcompiler.ir.integer_ops import INTEGER_OPS
-from qcompiler.ir.integer_ops.base import pad_image
+from qcompiler.ir.integer_ops.base import counted_elements, pad_image
 from qcompiler.numerics.intervals import Interval
 from qcompiler.numerics.unary import UNARY, UnaryFunction
 from qcompiler.torch_compat import OpOverload
@@ -248,13 +248,6 @@ def max_pool2d(
     return F.max_pool2d(pad_image(x, padding, float("-inf")), kernel, stride, 0, dilation)
 
 
-def _counts(
-    size: int, outputs: int, kernel: int, stride: int, before: int, grown: tuple[int, int]
-) -> torch.Tensor:
-    start = torch.arange(outputs) * stride - before
-    return ((start + kernel).clamp(max=size + grown[1]) - start.clamp(min=-grown[0])).clamp(min=1)
-
-
 @float_op(
     "avg_pool2d(Tensor x, int[2] kernel, int[2] stride, int[4] padding, int[4] counted) -> Tensor",
     interval=_with_zero,
@@ -267,8 +260,10 @@ def avg_pool2d(
     if padding == counted:
         return total / (kernel[0] * kernel[1])
     rows, columns = total.shape[2], total.shape[3]
-    down = _counts(x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1]))
-    across = _counts(
+    down = counted_elements(
+        x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1])
+    )
+    across = counted_elements(
         x.shape[3], columns, kernel[1], stride[1], padding[2], (counted[2], counted[3])
     )
     return total / (down[:, None] * across[None, :])

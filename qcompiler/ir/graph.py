@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -181,6 +180,12 @@ class QGraph:
                 count += 1
         return count
 
+    def erase_unused(self, nodes: Iterable[fx.Node]) -> None:
+        """Erases those of the nodes that no other node uses."""
+        for node in dict.fromkeys(nodes):
+            if not node.users:
+                self.erase(node)
+
     def recompile(self) -> None:
         """Checks the graph's structure and regenerates the code of the module."""
         self.module.graph.lint()
@@ -254,13 +259,6 @@ def _plain(arg: Any) -> Any:
     if isinstance(arg, (list, tuple)):
         return [_plain(a) for a in arg]
     return arg
-
-
-@contextmanager
-def editing(graph: QGraph) -> Iterator[QGraph]:
-    """Recompiles the graph at the end of a block of changes."""
-    yield graph
-    graph.recompile()
 
 
 def is_call(node: Any, *targets: OpOverload) -> bool:

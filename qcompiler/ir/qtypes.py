@@ -78,12 +78,6 @@ class QType:
         """The scale of a per-tensor type as an exact rational."""
         return Fraction(self.tensor_scale)
 
-    @property
-    def real_range(self) -> tuple[float, float]:
-        """Smallest and largest real number of a per-tensor type."""
-        z, s = self.tensor_zero_point, self.tensor_scale
-        return (self.qmin - z) * s, (self.qmax - z) * s
-
     def __str__(self) -> str:
         sign = "s" if self.signed else "u"
         narrow = "n" if self.narrow else ""

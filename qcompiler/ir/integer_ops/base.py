@@ -96,6 +96,16 @@ def pad_image(x: torch.Tensor, padding: Sequence[int], value: float) -> torch.Te
     return out
 
 
+def counted_elements(
+    size: int, outputs: int, kernel: int, stride: int, before: int, grown: tuple[int, int]
+) -> torch.Tensor:
+    """Returns how many elements of the grown axis each window covers."""
+    start = torch.arange(outputs) * stride - before
+    low = start.clamp(min=-grown[0])
+    high = (start + kernel).clamp(max=size + grown[1])
+    return (high - low).clamp(min=1)
+
+
 def window_count(size: int, kernel: int, stride: int, padding: int, dilation: int = 1) -> int:
     """Returns how many windows of one axis lie inside its padded size."""
     return (size + padding - dilation * (kernel - 1) - 1) // stride + 1

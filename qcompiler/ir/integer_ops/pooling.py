@@ -9,6 +9,7 @@ import torch
 from qcompiler.ir.integer_ops.base import (
     Operand,
     code_interval,
+    counted_elements,
     integer_op,
     pad_image,
     window_count,
@@ -17,16 +18,6 @@ from qcompiler.numerics.intervals import Interval
 from qcompiler.numerics.requant import requant_reference
 
 _AVERAGE = "int x_zero_point, int zero_point, int qmin, int qmax"
-
-
-def _window_counts(
-    size: int, outputs: int, kernel: int, stride: int, before: int, grown: tuple[int, int]
-) -> torch.Tensor:
-    """Returns how many elements of the grown axis each window covers."""
-    start = torch.arange(outputs) * stride - before
-    low = start.clamp(min=-grown[0])
-    high = (start + kernel).clamp(max=size + grown[1])
-    return (high - low).clamp(min=1)
 
 
 def _pool_shape(
@@ -132,10 +123,10 @@ def avg_pool2d(
                 i : i + (rows - 1) * stride[0] + 1 : stride[0],
                 j : j + (columns - 1) * stride[1] + 1 : stride[1],
             ]
-    down = _window_counts(
+    down = counted_elements(
         x.shape[2], rows, kernel[0], stride[0], padding[0], (counted[0], counted[1])
     )
-    across = _window_counts(
+    across = counted_elements(
         x.shape[3], columns, kernel[1], stride[1], padding[2], (counted[2], counted[3])
     )
     counts = down[:, None] * across[None, :]
