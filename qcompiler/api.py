@@ -16,7 +16,7 @@ from torch.export import ExportedProgram
 from qcompiler import registry
 from qcompiler.calibration import CalibrationData
 from qcompiler.capture import DynamicShapes, capture
-from qcompiler.errors import QCompilerError, nearest
+from qcompiler.errors import QCompilerError, counted, nearest
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import is_island
@@ -52,7 +52,8 @@ def compile(
     Args:
         model: a module, an exported program, or the path of one (``.pt2``).
         calibration_data: any iterable of tensors, tuples, dicts by input name, or (input, label)
-            pairs, batched along dimension 0; read once.
+            pairs, batched along dimension 0; read once. Members of a tuple beyond the model's
+            inputs are taken for labels and left alone.
         target: a target's name with options, as ``cpu`` or ``cpu{isa=avx2}``, or a target.
         strict: refuse operators without an integer form; False keeps them as float islands.
         pipeline: passes to run instead of the target's own pipeline, as text or as a Pipeline.
@@ -125,14 +126,22 @@ def resolve_target(target: str | Target) -> Target:
     """Returns the target of a text such as ``cpu{isa=avx2}``.
 
     Raises:
-        QCompilerError: QC0506 for an unknown name, QC0502 for a bad option.
+        QCompilerError: QC0506 for an unknown name, QC0502 or QC0508 for bad options.
     """
     if isinstance(target, Target):
         return target
-    elements = list(split_pipeline(target))
+    if not isinstance(target, str):
+        raise QCompilerError(
+            "QC0506",
+            f"the target is of type {type(target).__name__}",
+            remedy="give the name of a target, as 'cpu', or a Target",
+        )
+    elements = list(split_pipeline(target, "target"))
     if len(elements) != 1:
         raise QCompilerError(
-            "QC0506", f"{target!r} names {len(elements)} targets", remedy="name one target"
+            "QC0506",
+            f"{target!r} names {counted(len(elements), 'target')}",
+            remedy="name one target",
         )
     ((name, options),) = elements
     made: Target = build(registry.load(registry.TARGETS, name), options)  # type: ignore[arg-type]  # a Target subclass
@@ -148,6 +157,12 @@ def resolve_pipeline(pipeline: str | Pipeline | None, target: Target) -> Pipelin
     if isinstance(pipeline, Pipeline):
         return pipeline
     text = target.pipeline if pipeline is None else pipeline
+    if not isinstance(text, str):
+        raise QCompilerError(
+            "QC0501",
+            f"the pipeline is of type {type(text).__name__}",
+            remedy="give the text of a pipeline, its name, or a Pipeline",
+        )
     named, passes = registry.names(registry.PIPELINES), registry.names(registry.PASSES)
     if text in named:
         text = str(registry.load(registry.PIPELINES, text))

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from qcompiler.errors import QCompilerError, nearest
+from qcompiler.errors import QCompilerError, counted, nearest
 from qcompiler.ir.annotations import capture_facts
 from qcompiler.ir.exported import read_exported, refuse_precision
 from qcompiler.ir.graph import QGraph
@@ -140,7 +140,7 @@ def _dim_names(
     else:
         if asked and len(asked) != len(inputs):
             _refuse_shapes(
-                f"dynamic_shapes has {len(asked)} entries for {len(inputs)} inputs",
+                f"dynamic_shapes has {len(asked)} entries for {counted(len(inputs), 'input')}",
                 "give one mapping per input, {} for a fixed shape",
             )
         names = [dict(entry or {}) for entry in asked] or [{} for _ in inputs]

@@ -6,8 +6,10 @@ needs them, so that ``qcompiler --help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -110,12 +112,16 @@ def run(
     ] = Path("out.safetensors"),
     threads: ThreadsOption = None,
 ) -> None:
-    """Run a program on tensors from files."""
+    """Run a program on tensors from files.
+
+    Tensors of a .safetensors file that are named as the program's inputs are assigned by name;
+    those named input0, output0 and so on, or alone in their file, are taken in order.
+    """
     from qcompiler.cli_inputs import check_writable, read_tensors, write_tensors
 
     check_writable(output)
     loaded = _load(program, threads)
-    results = loaded(*read_tensors(inputs or []))
+    results = loaded(*read_tensors(inputs or [], loaded.input_names))
     for line in write_tensors(output, results):
         _out().print(line, highlight=False)
 
@@ -123,7 +129,9 @@ def run(
 @app.command()
 def report(program: ProgramArgument) -> None:
     """Print what each operator of a program became, and why."""
-    _out().print(str(_load(program).report()), markup=False, highlight=False, soft_wrap=True)
+    console, table = _out(), _load(program).report()
+    text = table.text(plain=not console.is_terminal)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -142,7 +150,9 @@ def bench(
     """Measure the latency of a program, on random inputs if no files are given."""
     from qcompiler.cli_inputs import read_tensors
 
-    result = _load(program, threads).bench(*read_tensors(inputs or []))
+    loaded = _load(program, threads)
+    given = read_tensors(inputs, loaded.input_names) if inputs else []
+    result = loaded.bench(*given)
     _out().print(str(result), markup=False, highlight=False, soft_wrap=True)
 
 
@@ -195,7 +205,7 @@ def opt(
 def passes(
     name: Annotated[str | None, typer.Argument(help="Show this pass in full.")] = None,
 ) -> None:
-    """List the registered passes."""
+    """List the registered passes and named pipelines."""
     from qcompiler.passmgr.describe import describe_pass
 
     if name is not None:
@@ -204,8 +214,13 @@ def passes(
     table = Table("pass", "what it does", "owner", box=None, pad_edge=False)
     for known in registry.names(registry.PASSES):
         described = describe_pass(known)
-        table.add_row(known, escape(described.summary), described.owner)
+        table.add_row(known, escape(_plain(described.summary)), described.owner)
     _out().print(table)
+    table = Table("pipeline", "passes", "owner", box=None, pad_edge=False)
+    for known in registry.names(registry.PIPELINES):
+        text = str(registry.load(registry.PIPELINES, known)).replace(",", ", ")
+        table.add_row(known, escape(text), registry.owner(registry.PIPELINES, known))
+    _out().print("", table)
 
 
 @app.command()
@@ -250,6 +265,7 @@ def explain_error(
             "QC0903", f"there is no error code {code!r}", remedy=nearest(known, CATALOG)
         )
     _out().print(f"{known}: the rule that was broken:\n  {CATALOG[known]}", highlight=False)
+    _out().print("docs/reference/errors.md lists all codes with their rules", highlight=False)
 
 
 @app.callback(invoke_without_command=True)
@@ -264,14 +280,38 @@ def _version(
 def main() -> None:
     """Runs the command line; an error of the user ends it with status 1 and no traceback."""
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except QCompilerError as error:
         _print_error(error)
+        sys.exit(1)
+    except OSError as error:
+        if error.filename is not None:  # no stream
+            raise
+        _drop_stdout()
+        if not isinstance(error, BrokenPipeError):
+            problem = f"standard output cannot be written: {error.strerror or error}"
+            remedy = "free disk space, or send the output elsewhere"
+            _print_error(QCompilerError("QC0604", problem, remedy=remedy))
         sys.exit(1)
 
 
 def _out() -> Console:
     return Console()
+
+
+def _drop_stdout() -> None:
+    """Keeps the interpreter from trying to write the rest of the output when it ends."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _plain(text: str) -> str:
+    """Returns a docstring's text without its marks for code."""
+    return text.replace("``", "")
 
 
 def _print_error(error: QCompilerError) -> None:
@@ -294,7 +334,7 @@ def _load(path: Path, threads: int | None = None) -> Program:
 def _show_pass(described: PassDescription) -> None:
     console = _out()
     console.print(f"{described.name} (of {described.owner})\n", highlight=False)
-    console.print(described.text, markup=False, highlight=False)
+    console.print(_plain(described.text), markup=False, highlight=False)
     console.print(f"\nneeds {described.needs}; gives {described.gives}", highlight=False)
     _show_options(described.options)
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
+import re
 import sys
-import traceback
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import safetensors
@@ -16,12 +17,20 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from qcompiler.errors import QCompilerError
+from qcompiler.errors import QCompilerError, counted
+from qcompiler.ir.sources import traceback_frames, user_line
 
-_FORM = (
+_MODEL_FORM = (
     "write package.module:callable; the callable takes no arguments and returns "
     "(model, example inputs, calibration data)"
 )
+_DATA_FORM = (
+    "write package.module:callable; the callable takes no arguments and returns an iterable of "
+    "batches"
+)
+
+# Names that say no more than the order of tensors.
+_NUMBERED = re.compile(r"(?:in|out)put(\d+)")
 
 
 class ModelSource(NamedTuple):
@@ -40,7 +49,7 @@ def load_model(text: str, data: str | None) -> ModelSource:
         data: ``package.module:callable`` that returns calibration batches.
 
     Raises:
-        QCompilerError: one of them does not follow its form (QC0901).
+        QCompilerError: one of them does not follow its form (QC0901, QC0904).
     """
     if text.endswith(".pt2"):
         path = Path(text)
@@ -53,10 +62,12 @@ def load_model(text: str, data: str | None) -> ModelSource:
                 remedy="add --data package.module:callable",
             )
         return ModelSource(path, None, load_data(data))
-    made = _call("MODEL", text)
+    made = _call("MODEL", text, "QC0901", _MODEL_FORM)
     if not (isinstance(made, tuple) and len(made) == 3 and isinstance(made[0], nn.Module)):
         raise QCompilerError(
-            "QC0901", f"{text!r} returned {_describe(made)} instead of the three", remedy=_FORM
+            "QC0901",
+            f"{text!r} returned {_describe(made)} instead of the three",
+            remedy=_MODEL_FORM,
         )
     model, inputs, own = made
     inputs = inputs if isinstance(inputs, tuple) else (inputs,)
@@ -67,14 +78,15 @@ def load_data(text: str) -> Iterable[object]:
     """Returns the calibration batches that DATA of the command line names.
 
     Raises:
-        QCompilerError: it does not follow its form (QC0901).
+        QCompilerError: it does not follow its form (QC0904).
     """
-    made = _call("DATA", text)
-    if isinstance(made, Tensor) or not isinstance(made, Iterable):
+    made = _call("DATA", text, "QC0904", _DATA_FORM)
+    is_model = isinstance(made, tuple) and len(made) > 0 and isinstance(made[0], nn.Module)
+    if is_model or isinstance(made, (Tensor, nn.Module)) or not isinstance(made, Iterable):
         raise QCompilerError(
-            "QC0901",
-            f"{text!r} returned {_describe(made)} instead of an iterable of batches",
-            remedy="return a list, a generator or a DataLoader",
+            "QC0904",
+            f"DATA {text!r} returned {_describe(made)} instead of an iterable of batches",
+            remedy="return only the batches, as a list, a generator or a DataLoader",
         )
     return made
 
@@ -97,49 +109,84 @@ def check_writable(path: Path) -> None:
     raise QCompilerError("QC0604", problem, remedy="choose another path with -o")
 
 
-def read_tensors(paths: Sequence[Path]) -> list[Tensor]:
-    """Reads tensors in order: one from a .npy file, all in order of their names from .safetensors.
+def read_tensors(paths: Sequence[Path], wanted: Sequence[str]) -> list[Tensor]:
+    """Reads a program's inputs from files: one from a .npy file, all of a .safetensors file.
+
+    Named tensors are assigned by name when their names are the wanted ones. They keep their order
+    when they are called ``input0``, ``output0`` and so on, or stand alone in their files.
 
     Raises:
-        QCompilerError: a file is missing or not of these forms (QC0902).
+        QCompilerError: a file is missing or not of these forms, or the names fit neither rule
+            (QC0902).
     """
-    return [tensor for path in paths for tensor in _read(path)]
+    read = [_read(path) for path in paths]
+    found = [item for tensors in read for item in tensors.items()]
+    if sorted(name for name, _ in found) == sorted(wanted):
+        named = dict(found)
+        return [named[name] for name in wanted]
+    for tensors in read:
+        if len(tensors) > 1 and not all(map(_NUMBERED.fullmatch, tensors)):
+            raise QCompilerError(
+                "QC0902",
+                f"the files name {', '.join(name for name, _ in found)}; the program's inputs are "
+                f"{', '.join(wanted)}",
+                remedy="give the tensors the names of the inputs, or one file each, in order",
+            )
+    return [tensor for tensors in read for _, tensor in sorted(tensors.items(), key=_place)]
 
 
 def write_tensors(path: Path, results: object) -> Iterator[str]:
-    """Writes one or several tensors and yields a line of text for each of them.
+    """Writes a program's results and yields a line of text for each tensor.
+
+    The members of a dict go by their keys, those of a sequence are ``output0`` and so on, and the
+    names of nested ones have dots between; what is no tensor is left out.
 
     Raises:
-        QCompilerError: the file's ending is unknown, several tensors were to go to one .npy file,
-            or writing failed (QC0902).
+        QCompilerError: the file's ending is unknown, not one tensor was to go to a .npy file, or
+            writing failed (QC0902).
     """
-    tensors = [results] if isinstance(results, Tensor) else list(cast(Iterable[Tensor], results))
-    if path.suffix not in (".npy", ".safetensors") or (path.suffix == ".npy" and len(tensors) > 1):
+    named: dict[str, Tensor] = {}
+    for name, tensor in _flat(results, ""):
+        while name in named:
+            name += "_"
+        named[name] = tensor.detach().clone(memory_format=torch.contiguous_format)
+    if path.suffix not in (".npy", ".safetensors") or (path.suffix == ".npy" and len(named) != 1):
         raise QCompilerError(
             "QC0902",
-            f"{len(tensors)} tensors cannot be written to {str(path)!r}",
+            f"{counted(len(named), 'tensor')} cannot be written to {str(path)!r}",
             remedy="choose a path that ends in .safetensors",
         )
-    named = {f"output{i}": tensor.contiguous() for i, tensor in enumerate(tensors)}
     try:
         if path.suffix == ".npy":
-            np.save(path, tensors[0].numpy())
+            np.save(path, next(iter(named.values())).numpy())
         else:
             safetensors.torch.save_file(named, path)
-    except OSError as cause:
+    except (OSError, safetensors.SafetensorError) as cause:
         raise QCompilerError("QC0902", str(cause), remedy="choose another path with -o") from cause
     for name, tensor in named.items():
         yield f"{name}: {str(tensor.dtype).removeprefix('torch.')}{list(tensor.shape)} -> {path}"
 
 
-def _read(path: Path) -> list[Tensor]:
+def _flat(value: object, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name or "output0", value
+        return
+    members: list[tuple[str, object]] = []
+    if isinstance(value, Mapping):
+        members = [(str(key), item) for key, item in value.items()]
+    elif isinstance(value, (tuple, list)):
+        members = [(f"output{i}", item) for i, item in enumerate(value)]
+    for key, item in members:
+        yield from _flat(item, f"{name}.{key}" if name else key)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
     remedy = "save the tensor with numpy.save or safetensors.torch.save_file"
     try:
         if path.suffix == ".npy":
-            return [torch.from_numpy(np.load(path, allow_pickle=False))]
+            return {path.name: torch.from_numpy(np.load(path, allow_pickle=False))}
         if path.suffix == ".safetensors":
-            named = safetensors.torch.load_file(path)
-            return [named[name] for name in sorted(named)]
+            return safetensors.torch.load_file(path)
     except (OSError, ValueError, TypeError, EOFError, safetensors.SafetensorError) as cause:
         problem = f"{str(path)!r} cannot be read: {cause}"
         raise QCompilerError("QC0902", problem, remedy=remedy) from cause
@@ -148,35 +195,73 @@ def _read(path: Path) -> list[Tensor]:
     )
 
 
-def _call(what: str, text: str) -> object:
+def _place(item: tuple[str, Tensor]) -> int:
+    numbered = _NUMBERED.fullmatch(item[0])
+    return int(numbered[1]) if numbered else 0
+
+
+def _call(what: str, text: str, code: str, form: str) -> object:
     module_name, colon, attribute = text.partition(":")
-    if not (module_name and colon and attribute):
+    if module_name.endswith(".py"):
+        path = Path(module_name).with_suffix("").as_posix().replace("/", ".").strip(".")
+        attribute = attribute or "NAME"
         raise QCompilerError(
-            "QC0901", f"{what} {text!r} is not package.module:callable", remedy=_FORM
+            code, f"{what} {text!r} names a file", remedy=f"write {path}:{attribute}; {form}"
         )
+    if not (module_name and colon and attribute):
+        raise QCompilerError(code, f"{what} {text!r} is not package.module:callable", remedy=form)
     if "" not in sys.path:
         sys.path.insert(0, "")  # as `python -m` does: modules of the working directory
     try:
-        made = importlib.import_module(module_name)
+        made: Any = importlib.import_module(module_name)
         for part in attribute.split("."):
             made = getattr(made, part)
-    except (ImportError, AttributeError) as cause:
-        problem = f"{what} {text!r} cannot be imported: {cause}"
-        raise QCompilerError("QC0901", problem, remedy=_FORM) from cause
+    except Exception as cause:  # the module may raise anything
+        kind = "" if isinstance(cause, (ImportError, AttributeError)) else _kind(cause)
+        problem = f"{what} {text!r} cannot be imported: {kind}{_message(cause)}"
+        raise QCompilerError(code, problem, source=_source(cause), remedy=form) from cause
     if not callable(made):
-        raise QCompilerError("QC0901", f"{what} {text!r} is no callable", remedy=_FORM)
+        raise QCompilerError(code, f"{what} {text!r} is no callable", remedy=form)
+    if required := _required(made):
+        problem = f"{what} {text!r} requires the arguments {', '.join(required)}"
+        raise QCompilerError(code, problem, remedy=form)
     try:
         return cast(object, made())
     except QCompilerError:
         raise
     except Exception as cause:
-        place = traceback.extract_tb(cause.__traceback__)[-1]
         raise QCompilerError(
-            "QC0901",
-            f"{what} {text!r} failed: {type(cause).__name__}: {cause}",
-            source=f"{place.filename}:{place.lineno}",
+            code,
+            f"{what} {text!r} failed: {_kind(cause)}{_message(cause)}",
+            source=_source(cause),
             remedy="call it in Python until it returns",
         ) from cause
+
+
+def _required(made: Callable[..., object]) -> list[str]:
+    """Returns the names of the parameters that a callable has no defaults for."""
+    try:
+        parameters = inspect.signature(made).parameters.values()
+    except ValueError:
+        return []
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    empty = inspect.Parameter.empty
+    return [p.name for p in parameters if p.default is empty and p.kind not in open_ended]
+
+
+def _kind(cause: Exception) -> str:
+    return f"{type(cause).__name__}: "
+
+
+def _message(cause: Exception) -> str:
+    return cause.msg if isinstance(cause, SyntaxError) else str(cause)
+
+
+def _source(cause: Exception) -> str | None:
+    """Returns the line of the user's code at which an exception was raised."""
+    if isinstance(cause, SyntaxError) and cause.filename:
+        return f"{cause.filename}:{cause.lineno}"
+    return user_line(traceback_frames(cause.__traceback__))
 
 
 def _describe(value: object) -> str:

@@ -14,7 +14,9 @@ from qcompiler.api import resolve_pipeline, resolve_target
 from qcompiler.calibration import CalibrationData
 from qcompiler.capture import capture
 from qcompiler.cli_inputs import load_data, load_model
+from qcompiler.errors import QCompilerError, nearest
 from qcompiler.ir.graph import QGraph
+from qcompiler.ir.parser import parse_graph
 from qcompiler.ir.printer import print_graph
 from qcompiler.passmgr.base import PassRecord
 from qcompiler.passmgr.context import PassContext
@@ -26,7 +28,9 @@ from qcompiler.passmgr.instruments import (
     StopAfter,
     Verify,
 )
+from qcompiler.passmgr.pipeline import Pipeline
 from qcompiler.runtime.artifact import load_graph, read_artifact, save_graph
+from qcompiler.runtime.files import make_folder
 
 TEXT_IR = (".qcir", ".qcp")
 
@@ -40,6 +44,26 @@ class Watch:
     stop_after: str | None = None
     dump: Path | None = None
     time: bool = False
+
+    def check(self, pipeline: Pipeline) -> None:
+        """Checks before any work that the named passes are run and that dumps can be written.
+
+        Raises:
+            QCompilerError: QC0501 for a name that is not in the pipeline, QC0604 for the folder.
+        """
+        known = {p.name for p in pipeline}
+        stops = () if self.stop_after is None else (self.stop_after,)
+        for option, names, allowed in (
+            ("--print-before", self.print_before, known | {"*"}),
+            ("--print-after", self.print_after, known | {"*"}),
+            ("--stop-after", stops, known),
+        ):
+            for name in names:
+                if name not in allowed:
+                    problem = f"{option} names {name!r}, which is not in the pipeline"
+                    raise QCompilerError("QC0501", problem, remedy=nearest(name, known))
+        if self.dump is not None:
+            make_folder(self.dump)
 
     def instruments(self) -> list[Instrument]:
         """Returns the instruments that do it; the verifier comes last, so that bad IR is seen."""
@@ -67,6 +91,7 @@ def run(
     """Runs a pipeline and prints or writes the graph that comes out."""
     chosen = resolve_target(target)
     passes = resolve_pipeline(pipeline, chosen)
+    watch.check(passes)
     graph, calibration = _load(source, data)
     context = PassContext(target=chosen, strict=strict, data=calibration)
     records = passes.run(graph, context, watch.instruments())
@@ -80,7 +105,7 @@ def run(
 
 def _load(source: str, data: str | None) -> tuple[QGraph, CalibrationData | None]:
     if source.endswith(TEXT_IR):
-        graph = read_artifact(source).graph() if source.endswith(".qcp") else load_graph(source)
+        graph = read_artifact(source).graph() if source.endswith(".qcp") else _load_text(source)
         return graph, None if data is None else _bound(load_data(data), graph)
     loaded = load_model(source, data)
     if loaded.inputs is None:
@@ -90,6 +115,23 @@ def _load(source: str, data: str | None) -> tuple[QGraph, CalibrationData | None
     graph = capture(loaded.model, calibration.example_inputs(loaded.model))
     calibration.bind(graph)
     return graph, calibration
+
+
+def _load_text(source: str) -> QGraph:
+    """Reads text IR and its constants; an error in the text comes before one of its constants."""
+    path = Path(source)
+    if not path.is_file():
+        raise QCompilerError("QC0601", f"there is no file {source!r}", remedy="check the path")
+    try:
+        return load_graph(path)
+    except QCompilerError as error:
+        if error.code == "QC0602" and not path.with_suffix(".safetensors").is_file():
+            try:
+                parse_graph(path.read_text(encoding="utf-8", errors="replace"), {})
+            except QCompilerError as wrong:
+                if "is not given" not in wrong.problem:
+                    raise wrong from None
+        raise
 
 
 def _bound(batches: Iterable[object], graph: QGraph) -> CalibrationData:

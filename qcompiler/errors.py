@@ -31,21 +31,21 @@ CATALOG: dict[str, str] = {
     "QC0403": "a bias fits the int32 accumulator at the scale of its weights",
     # QC05xx: pass manager and registry
     "QC0501": "a pipeline names registered passes",
-    "QC0502": "a pass takes the options that it declares, with values of their type",
+    "QC0502": "a pass or target takes the options that it declares, with values of their type",
     "QC0503": "the stage and properties that a pass needs are established before it runs",
     "QC0504": "a pass leaves a graph that meets the specification of its stage",
     "QC0505": "a name is registered by one owner",
     "QC0506": "a target is registered under the given name",
     "QC0507": "a pass runs to its end without an exception",
-    "QC0508": "pipeline text follows the grammar name{option=value ...},name,...",
+    "QC0508": "a pipeline or target is text of the form name{option=value ...},name,...",
     "QC0509": "an operator is registered under the given name",
     "QC0510": "the object of a registered name can be imported from the place its owner states",
-    "QC0511": "rewrite rules reach a graph to which none of them applies",
+    "QC0511": "rewrite rules return a node or NoMatch, until none of them applies",
     # QC06xx: text IR and artifacts
     "QC0601": "text IR follows the grammar of docs/reference/ir.md",
     "QC0602": "an artifact is a complete .qcp file with the hashes that its manifest states",
     "QC0603": "an artifact's format version is one that this release reads",
-    "QC0604": "an artifact can be written as a whole to the given path",
+    "QC0604": "an artifact or other output can be written as a whole to the given place",
     # QC07xx: running
     "QC0701": "inputs have the shapes, dtype and device that the program was compiled for",
     # QC08xx: tools and extras
@@ -56,6 +56,7 @@ CATALOG: dict[str, str] = {
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",
     "QC0903": "CODE is a code of the error catalogue",
+    "QC0904": "DATA is package.module:callable that returns an iterable of calibration batches",
 }
 
 
@@ -96,6 +97,11 @@ class QCompilerError(Exception):
         lines.append(f"  rule:   {self.rule}")
         lines.append(f"  remedy: {self.remedy}")
         return "\n".join(lines)
+
+
+def counted(number: int, noun: str) -> str:
+    """Returns ``1 input``, ``2 inputs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import sympy
 import torch
 
-from qcompiler.errors import QCompilerError
+from qcompiler.errors import QCompilerError, counted, nearest
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.structure import pack
@@ -42,7 +42,7 @@ class BenchResult:
         return self.timings["fp32"].median / self.timings["int8"].median
 
     def __str__(self) -> str:
-        lines = [f"{self.threads} threads, first input {tuple(self.batch)}"]
+        lines = [f"{counted(self.threads, 'thread')}, first input {tuple(self.batch)}"]
         for name, timing in self.timings.items():
             least, median = timing.minimum * 1e3, timing.median * 1e3
             lines.append(f"{name}: min {least:.3f} ms, median {median:.3f} ms")
@@ -94,15 +94,42 @@ class Program:
         """The types of the inputs, in order."""
         return tuple(self._input_types)
 
-    def __call__(self, *inputs: torch.Tensor) -> Any:
-        """Runs the program.
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The names of the inputs, in order."""
+        return tuple(n.name for n in self.graph.inputs)
+
+    def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> Any:
+        """Runs the program on inputs in order, or by name.
 
         Raises:
-            QCompilerError: QC0701 when an input has another shape, dtype or device.
+            QCompilerError: QC0701 when an input has another name, shape, dtype or device.
         """
+        if named:
+            inputs = self._in_order(inputs, named)
         check_inputs(self.graph, inputs)
         results = self._executable.run([t.detach() for t in inputs], self._threads)
         return pack(self.graph.structure, results)
+
+    def _in_order(
+        self, inputs: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]
+    ) -> tuple[torch.Tensor, ...]:
+        """Returns the inputs in order, those given by name after those given by place."""
+        names = self.input_names
+        open_names = names[len(inputs) :]
+        expected = ", ".join(f"{n}: {t}" for n, t in zip(names, self._input_types, strict=True))
+        for name in named:
+            if name in names and name not in open_names:
+                problem = f"input {name} is given twice"
+                raise rejection(problem, expected, name)
+            if name not in names:
+                problem = f"there is no input {name!r}; {nearest(name, names)}"
+                raise rejection(problem, expected)
+        for name in open_names:
+            if name not in named:
+                problem = f"input {name} is missing"
+                raise rejection(problem, expected, name)
+        return (*inputs, *(named[name] for name in open_names))
 
     def reference(self, *inputs: torch.Tensor) -> Any:
         """Runs the program in the reference interpreter, which defines its results."""
@@ -175,12 +202,16 @@ def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
     wanted = [(n.name, type_of(n)) for n in graph.inputs]
     expected = ", ".join(f"{name}: {kind}" for name, kind in wanted)
     if len(inputs) != len(wanted):
-        problem = f"{len(inputs)} inputs were given"
+        given_count = counted(len(inputs), "input")
+        problem = f"{given_count} {'was' if len(inputs) == 1 else 'were'} given"
         raise rejection(problem, expected)
     sizes: dict[str, int] = {}
     for (name, kind), given in zip(wanted, inputs, strict=True):
         if not isinstance(given, torch.Tensor):
             problem = f"input {name} is of type {type(given).__name__}"
+            raise rejection(problem, expected, name)
+        if given.layout != torch.strided:
+            problem = f"input {name} has the layout {given.layout}"
             raise rejection(problem, expected, name)
         if given.dtype != kind.dtype or given.dim() != kind.rank:
             found = f"{given.dtype} of shape {tuple(given.shape)}"

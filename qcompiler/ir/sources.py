@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
 from traceback import extract_tb
@@ -15,6 +16,8 @@ import torch
 _FRAME = re.compile(r'File "([^"]+)", line (\d+), in [^\n]+(?:\n[ \t]+([^\n]+))?')
 _TORCH = str(Path(torch.__file__).parent)
 _OWN = str(Path(__file__).parents[1])
+_STANDARD = sysconfig.get_path("stdlib")
+_INSTALLED = ("site-packages", "dist-packages")
 
 
 class Frame(NamedTuple):
@@ -41,10 +44,15 @@ def user_line(frames: Sequence[Frame]) -> str | None:
     The path starts below the import path that holds the file, so that it names no machine.
     """
     for file, line, code in reversed(frames):
-        if not file.startswith((_TORCH, "torch/", _OWN, "<")):
+        if not (file.startswith((_TORCH, "torch/", _OWN, "<")) or _is_standard(file)):
             place = f"{_below_import_path(file)}:{line}"
             return f"{place} ({code.strip()})" if code.strip() else place
     return None
+
+
+def _is_standard(file: str) -> bool:
+    below = file.removeprefix(_STANDARD)
+    return below != file and below.split("/")[1] not in _INSTALLED
 
 
 def _below_import_path(file: str) -> str:

@@ -10,6 +10,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 import torch
 from torch import fx
 
+from qcompiler.errors import counted
 from qcompiler.ir.annotations import Origin, Quant
 from qcompiler.ir.lexer import Line
 from qcompiler.ir.records import RECORDS, STATES, TORCH_WORDS, required
@@ -132,7 +133,7 @@ def build_record(
     """Returns a record with lists made tuples; QC0601 when its fields are not as declared."""
     needed = [f.name for f in fields(cls) if required(f)]
     if len(args) != len(needed):
-        line.fail(f"{cls.__name__} takes {len(needed)} values, not {len(args)}", column)
+        line.fail(f"{cls.__name__} takes {counted(len(needed), 'value')}, not {len(args)}", column)
     given = {k: _frozen(v) for k, v in (*zip(needed, args, strict=True), *kwargs.items())}
     hints = _HINTS[cls]
     for key, value in given.items():

@@ -8,11 +8,16 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.printer import print_graph
 from qcompiler.ir.stages import Stage
 from qcompiler.ir.verifier import verify_graph
 from qcompiler.passmgr.base import Pass, PassRecord
+from qcompiler.runtime.files import make_folder, write_whole
+
+# Errors of the calibration data: running the pass again shows nothing that they do not say.
+_OF_DATA = ("QC0103", "QC0104", "QC0106")
 
 
 class Instrument:
@@ -74,10 +79,10 @@ class DumpIR(Instrument):
         self._folder, self._count = folder, 0
 
     def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
-        """Writes ``NN-name.qcir``."""
-        self._folder.mkdir(parents=True, exist_ok=True)
+        """Writes ``NN-name.qcir``; raises QC0604 when that fails."""
+        make_folder(self._folder)
         path = self._folder / f"{self._count:02d}-{current.name}.qcir"
-        path.write_text(print_graph(graph))
+        write_whole(path, print_graph(graph).encode())
         self._count += 1
 
 
@@ -128,10 +133,14 @@ class Reproducer(Instrument):
         self._passes.append(current)
 
     def failed(self, current: Pass, graph: QGraph, error: Exception) -> str | None:
-        """Writes the kept graph; returns the command that runs the failing pass again."""
+        """Writes the kept graph; returns the command that runs the failing pass again.
+
+        For errors of the calibration data there is none.
+        """
         from qcompiler.runtime.artifact import save_graph
 
-        if self._saved is None:
+        of_data = isinstance(error, QCompilerError) and error.code in _OF_DATA
+        if self._saved is None or of_data:
             return None
         folder = self._folder or Path(tempfile.mkdtemp(prefix="qcompiler-reproducer-"))
         folder.mkdir(parents=True, exist_ok=True)

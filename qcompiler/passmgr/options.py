@@ -58,8 +58,10 @@ def format_value(value: Any) -> str:
     return repr(value)
 
 
-def split_pipeline(text: str) -> Iterator[tuple[str, dict[str, str]]]:
+def split_pipeline(text: str, what: str = "pipeline") -> Iterator[tuple[str, dict[str, str]]]:
     """Yields the name and the raw options of each element of a pipeline's text.
+
+    ``what`` is what errors call the text.
 
     Raises:
         QCompilerError: QC0508 when the text does not follow the grammar.
@@ -68,28 +70,28 @@ def split_pipeline(text: str) -> Iterator[tuple[str, dict[str, str]]]:
     while position < len(text):
         match = _NAME.match(text, position)
         if match is None:
-            raise _grammar_error(text, position)
+            raise _grammar_error(text, position, what)
         name, position = match.group(), match.end()
         options: dict[str, str] = {}
         if text[position : position + 1] == "{":
-            end = _closing(text, position)
-            options = _split_options(text, position + 1, end)
+            end = _closing(text, position, what)
+            options = _split_options(text, position + 1, end, what)
             position = end + 1
         yield name, options
         rest = re.compile(r"\s*,\s*|\s*$").match(text, position)
         if rest is None or (rest.end() == len(text) and "," in rest.group()):
-            raise _grammar_error(text, position)
+            raise _grammar_error(text, position, what)
         position = rest.end()
 
 
-def _closing(text: str, opening: int) -> int:
+def _closing(text: str, opening: int, what: str) -> int:
     match = _BRACES.match(text, opening + 1)
     if match is None or text[match.end() : match.end() + 1] != "}":
-        raise _grammar_error(text, opening)
+        raise _grammar_error(text, opening, what)
     return match.end()
 
 
-def _split_options(text: str, start: int, end: int) -> dict[str, str]:
+def _split_options(text: str, start: int, end: int, what: str) -> dict[str, str]:
     options: dict[str, str] = {}
     position = start
     while position < end:
@@ -98,17 +100,18 @@ def _split_options(text: str, start: int, end: int) -> dict[str, str]:
             continue
         match = _OPTION.match(text, position, end)
         if match is None or match.group(1) in options:
-            raise _grammar_error(text, position)
+            raise _grammar_error(text, position, what)
         options[match.group(1)] = match.group(2)
         position = match.end()
     return options
 
 
-def _grammar_error(text: str, position: int) -> QCompilerError:
+def _grammar_error(text: str, position: int, what: str) -> QCompilerError:
+    more = ",name,..." if what == "pipeline" else ""
     return QCompilerError(
         "QC0508",
-        f"cannot read the pipeline at column {position + 1}: {text[position : position + 20]!r}",
-        remedy="write name{option=value option=value},name,...",
+        f"cannot read the {what} at column {position + 1}: {text[position : position + 20]!r}",
+        remedy=f"write name{{option=value option=value}}{more}",
     )
 
 

@@ -19,6 +19,10 @@ from qcompiler.ir.types import Dim, evaluate_dim
 
 _EXAMPLE = 1
 
+# Columns of text: of a table with a frame, and of one whose lines are not wrapped.
+_WIDTH = 200
+_UNWRAPPED = 2000
+
 
 @dataclass(frozen=True)
 class Row:
@@ -66,7 +70,14 @@ class Report:
         return [asdict(r) for r in self.rows]
 
     def __str__(self) -> str:
-        table = Table(title=f"program for {self.target}, batch {_EXAMPLE}", show_footer=True)
+        return self.text()
+
+    def text(self, *, plain: bool = False) -> str:
+        """Returns the table as text; a plain one has no frame and one line for each operator."""
+        title = f"program for {self.target}, batch {_EXAMPLE}"
+        table = Table(title=None if plain else title, show_footer=True)
+        if plain:
+            table.box, table.pad_edge = None, False
         macs = sum(r.macs for r in self.rows)
         size = sum(r.bytes for r in self.rows)
         for name, footer, justify in (
@@ -98,8 +109,10 @@ class Report:
                 r.module or r.source,
             )
         text = StringIO()
-        Console(file=text, width=200).print(table)
-        return text.getvalue() + "".join(f"{line}\n" for line in self.notes)
+        Console(file=text, width=_UNWRAPPED if plain else _WIDTH).print(table)
+        lines = [line.rstrip() for line in text.getvalue().splitlines()]
+        shown = "\n".join([title, *lines] if plain else lines) + "\n"
+        return shown + "".join(f"{line}\n" for line in self.notes)
 
     def _total_time(self) -> str:
         times = [r.microseconds for r in self.rows if r.microseconds is not None]

@@ -71,8 +71,8 @@ def rewrite(graph: QGraph, rules: Sequence[RewriteRule], log: RewriteLog | None 
     nothing reads any more are erased. Quantization facts are inherited by the rules alone.
 
     Raises:
-        QCompilerError: QC0511 when the rules do not come to an end, QC0504 when a replacement has
-            another type than the node it replaces.
+        QCompilerError: QC0511 when the rules do not come to an end or one returns neither a node
+            nor a NoMatch, QC0504 when a replacement has another type than the node it replaces.
     """
     log = RewriteLog() if log is None else log
     work = _Worklist(graph.calls)
@@ -85,6 +85,8 @@ def rewrite(graph: QGraph, rules: Sequence[RewriteRule], log: RewriteLog | None 
                 old, kept = node.name, type_of(node) if has_type(node) else None
                 operands = node.all_input_nodes
                 new = rule.rewrite(graph, found)
+                if not isinstance(new, (fx.Node, NoMatch)):
+                    raise _no_result(rule, node, new)
                 if not isinstance(new, NoMatch):
                     if rule.keeps_type and kept is not None and type_of(new) != kept:
                         raise _other_type(rule, node, new)
@@ -158,6 +160,16 @@ def _other_type(rule: RewriteRule, old: fx.Node, new: fx.Node) -> QCompilerError
         node=old.name,
         source=origin_of(old).source,
         remedy="correct the rule, or give it keeps_type=False",
+    )
+
+
+def _no_result(rule: RewriteRule, node: fx.Node, found: object) -> QCompilerError:
+    return QCompilerError(
+        "QC0511",
+        f"rule {rule.name!r} returned {'None' if found is None else type(found).__name__}",
+        node=node.name,
+        source=origin_of(node).source,
+        remedy='return the new node, or NoMatch("why") and leave the graph alone',
     )
 
 

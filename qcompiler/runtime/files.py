@@ -38,6 +38,25 @@ def write_whole(path: str | os.PathLike[str], data: bytes) -> None:
         ) from error
 
 
+def make_folder(path: Path) -> None:
+    """Makes a folder for files, and those above it.
+
+    Raises:
+        QCompilerError: QC0604 when it cannot be made or is not writable.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        reason = None if os.access(path, os.W_OK) else "it is not writable"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason is not None:
+        raise QCompilerError(
+            "QC0604",
+            f"the folder {str(path)!r} cannot be used: {reason}",
+            remedy="give a folder that can be made and written",
+        )
+
+
 def _sync_folder(folder: Path) -> None:
     """Makes a rename durable where the system lets a folder be synchronized."""
     with suppress(OSError):

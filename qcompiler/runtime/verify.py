@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import fx
 
+from qcompiler.errors import counted
 from qcompiler.ir.annotations import origin_of, quant_of, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import is_island
@@ -31,8 +32,10 @@ class Difference:
 
     def __str__(self) -> str:
         place = f" ({self.source})" if self.source else ""
+        values = counted(self.count, "value")
+        differ = "differs" if self.count == 1 else "differ"
         return (
-            f"{self.node}{place}, {self.inputs}: {self.count} values differ, the first at "
+            f"{self.node}{place}, {self.inputs}: {values} {differ}, the first at "
             f"{self.index}: {self.actual} instead of {self.expected}"
         )
 
@@ -50,7 +53,8 @@ class VerifyResult:
 
     def __str__(self) -> str:
         if self:
-            return f"equal: {self.checks} comparisons, {self.values} values, no difference"
+            checks, values = counted(self.checks, "comparison"), counted(self.values, "value")
+            return f"equal: {checks}, {values}, no difference"
         lines = [f"{len(self.differences)} of {self.checks} comparisons differ"]
         return "\n".join([*lines, *(str(d) for d in self.differences)])
 

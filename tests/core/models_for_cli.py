@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import torch
 from torch import Tensor, nn
 
@@ -36,3 +38,26 @@ def failing() -> None:
 def number() -> int:
     """Returns no batches."""
     return 3
+
+
+def no_batches() -> list[Tensor]:
+    """Returns an empty list."""
+    return []
+
+
+def demanding(path: str) -> str:
+    """Takes an argument, which the command line has none for."""
+    return path
+
+
+def bad_value() -> int:
+    """Raises inside the standard library."""
+    return len(json.loads("no json"))
+
+
+class Nested(nn.Module):
+    """Takes two inputs [N, 3] and returns a dict with a sequence in it."""
+
+    def forward(self, left: Tensor, right: Tensor) -> dict[str, object]:
+        """Returns the sum, and both with negative values cut off."""
+        return {"sum": left + right, "parts": (left.relu(), right.relu())}

@@ -122,6 +122,7 @@ def test_listings(call: Caller, listing: str) -> None:
     assert outcome.status == 0
     assert known in outcome.out
     assert known in call(listing, known).out
+    assert listing == "targets" or "\ndefault" in outcome.out
 
 
 def test_opt_runs_a_pipeline_and_its_output_is_input(call: Caller, tmp_path: Path) -> None:
@@ -176,7 +177,7 @@ def test_a_failing_callable_is_shown_with_its_line(call: Caller, tmp_path: Path)
 
 def test_bad_data_are_refused(call: Caller, tmp_path: Path) -> None:
     arguments = ("compile", f"{HERE}:small", "-o", tmp_path / "out.qcp", "--data")
-    assert "instead of an iterable" in call.refused("QC0901", *arguments, f"{HERE}:number")
+    assert "instead of an iterable" in call.refused("QC0904", *arguments, f"{HERE}:number")
 
 
 def test_a_pt2_file_needs_data(call: Caller, tmp_path: Path) -> None:

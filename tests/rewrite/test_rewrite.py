@@ -130,6 +130,13 @@ def test_rules_that_undo_each_other_are_an_error() -> None:
         rewrite(clamps([(0.0, 1.0)]), [grow])
 
 
+def test_a_rule_without_a_result_is_an_error() -> None:
+    forgetful = RewriteRule("forgetful", op(CLAMP), lambda g, m: None)  # type: ignore[arg-type,return-value]  # on purpose
+    with pytest.raises(QCompilerError, match="QC0511: rule 'forgetful' returned None") as info:
+        rewrite(clamps([(0.0, 1.0)]), [forgetful])
+    assert 'NoMatch("why")' in info.value.remedy
+
+
 def test_a_replacement_of_another_type_is_an_error() -> None:
     def quantize(graph: QGraph, found: Match) -> fx.Node:
         target = torch.ops.qcompiler.quantize.default
