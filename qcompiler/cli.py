@@ -114,8 +114,9 @@ def run(
 ) -> None:
     """Run a program on tensors from files.
 
-    Tensors of a .safetensors file that are named as the program's inputs are assigned by name;
-    those named input0, output0 and so on, or alone in their file, are taken in order.
+    Tensors of .safetensors files go to the inputs of the same names, if all names are inputs.
+
+    Tensors named input0 or output0 and so on, or alone in their files, are taken in order.
     """
     from qcompiler.cli_inputs import check_writable, read_tensors, write_tensors
 
@@ -152,8 +153,9 @@ def bench(
 
     loaded = _load(program, threads)
     given = read_tensors(inputs, loaded.input_names) if inputs else []
-    result = loaded.bench(*given)
-    _out().print(str(result), markup=False, highlight=False, soft_wrap=True)
+    console, result = _out(), loaded.bench(*given)
+    text = result.text(plain=not console.is_terminal)
+    console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()

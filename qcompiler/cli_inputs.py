@@ -206,7 +206,9 @@ def _call(what: str, text: str, code: str, form: str) -> object:
         path = Path(module_name).with_suffix("").as_posix().replace("/", ".").strip(".")
         attribute = attribute or "NAME"
         raise QCompilerError(
-            code, f"{what} {text!r} names a file", remedy=f"write {path}:{attribute}; {form}"
+            code,
+            f"{what} {text!r} names a file",
+            remedy=f"write {path}:{attribute}; {form.partition('; ')[2]}",
         )
     if not (module_name and colon and attribute):
         raise QCompilerError(code, f"{what} {text!r} is not package.module:callable", remedy=form)

@@ -42,6 +42,10 @@ class BenchResult:
         return self.timings["fp32"].median / self.timings["int8"].median
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, *, plain: bool = False) -> str:
+        """Returns the latencies and the report as text; a plain one has no frame."""
         lines = [f"{counted(self.threads, 'thread')}, first input {tuple(self.batch)}"]
         for name, timing in self.timings.items():
             least, median = timing.minimum * 1e3, timing.median * 1e3
@@ -51,7 +55,7 @@ class BenchResult:
             if self.speedup < 1.0:
                 slow = max(self.report.rows, key=lambda r: r.microseconds or 0.0)
                 lines.append(f"warning: int8 is slower; most time goes to {slow.node} ({slow.op})")
-        return "\n".join([*lines, str(self.report)])
+        return "\n".join([*lines, self.report.text(plain=plain)])
 
 
 class Program:

@@ -40,9 +40,9 @@ def number() -> int:
     return 3
 
 
-def no_batches() -> list[Tensor]:
-    """Returns an empty list."""
-    return []
+def spoiled() -> list[Tensor]:
+    """Returns batches of which the last holds infinite values."""
+    return [*batches(), torch.full((4, 3, 8, 8), torch.inf)]
 
 
 def demanding(path: str) -> str:

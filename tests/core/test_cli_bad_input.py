@@ -76,8 +76,9 @@ def test_a_program_takes_inputs_by_name(nested: Path) -> None:
         program(left.to_sparse(), right)
 
 
-def test_a_report_that_is_piped_is_plain(call: Caller, nested: Path) -> None:
-    outcome = call("report", nested)
+@pytest.mark.parametrize("command", ["report", "bench"])
+def test_a_table_that_is_piped_is_plain(call: Caller, nested: Path, command: str) -> None:
+    outcome = call(command, nested)
     assert outcome.status == 0, outcome.err
     assert outcome.out.isascii()
 
@@ -169,8 +170,9 @@ def test_a_target_of_another_type() -> None:
 
 
 def test_errors_of_data_come_without_a_reproducer(call: Caller, tmp_path: Path) -> None:
-    arguments = ("compile", f"{HERE}:small", "--data", f"{HERE}:no_batches")
-    message = call.refused("QC0103", *arguments, "-o", tmp_path / "o.qcp")
+    arguments = ("compile", f"{HERE}:small", "--data", f"{HERE}:spoiled")
+    message = call.refused("QC0106", *arguments, "-o", tmp_path / "o.qcp")
+    assert "collect-statistics" in message
     assert "reproduce" not in message
 
 
