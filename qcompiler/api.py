@@ -67,7 +67,7 @@ def compile(
     """
     chosen = resolve_target(target)
     passes = resolve_pipeline(pipeline, chosen)
-    with _progress(progress) as show:
+    with _progress(progress) as show, _one_thread():
         show("capturing", None)
         data = CalibrationData(calibration_data)
         inputs = () if not isinstance(model, nn.Module) else data.example_inputs(model)
@@ -220,6 +220,20 @@ def _callable(model: Any) -> nn.Module | None:
     if isinstance(model, ExportedProgram):
         return torch.export.ExportedProgram.module(model)
     return model if isinstance(model, nn.Module) else None
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Keeps torch to one thread, so that an artifact does not depend on the number of cores.
+
+    The order of float sums does. Sweeps over a few samples at a time are no slower on one thread.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 @contextmanager
