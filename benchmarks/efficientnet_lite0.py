@@ -96,10 +96,11 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     model = load_model()
     split = split_photos()
+    batches = list(CropBatches(split.calibration, count=arguments.calibration))
     start = time.perf_counter()
     program = qcompiler.compile(
         model,
-        CropBatches(split.calibration, count=arguments.calibration),
+        batches,
         target="cpu",
         pipeline=arguments.pipeline,
         progress=True,
