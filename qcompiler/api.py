@@ -33,7 +33,7 @@ from qcompiler.runtime.artifact import read_artifact
 from qcompiler.target.base import Target
 
 # Samples on which the report's error column is measured.
-_ERROR_SAMPLES = 4
+_ERROR_SAMPLES = 2
 
 
 def compile(

@@ -54,7 +54,7 @@ class RoundWeights(Pass):
     rows: int = 20000
     rows_per_input: int = 64
     samples: int = 64
-    chunk: int = 8
+    chunk: int = 4
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Rounds the weight of every conv2d and linear."""
