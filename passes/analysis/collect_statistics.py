@@ -30,7 +30,7 @@ class CollectStatistics(Pass):
     needs: ClassVar[Needs] = Needs(Stage.NORMALIZED)
     gives: ClassVar[Gives] = Gives(properties=("statistics-collected",), preserves=("*",))
 
-    chunk: int = 4
+    chunk: int = 8
 
     def __post_init__(self) -> None:
         if self.chunk < 1:

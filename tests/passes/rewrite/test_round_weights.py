@@ -140,10 +140,10 @@ def test_takes_no_more_rows_than_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     monkeypatch.setattr(round_weights._Windows, "take", record)
     graph, context = quantized(LAYERS["conv 3x3"], correlated())
-    Pipeline.parse("round-weights{rows=100}").run(graph, context)
+    Pipeline.parse("round-weights{rows=100 chunk=8}").run(graph, context)
     assert counts == [25] * 4
     counts.clear()
-    Pipeline.parse("round-weights{rows_per_input=1 samples=16}").run(graph, context)
+    Pipeline.parse("round-weights{rows_per_input=1 samples=16 chunk=8}").run(graph, context)
     assert counts == [36] * 2
 
 
