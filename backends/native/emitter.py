@@ -215,7 +215,6 @@ def _kernel_name(writer: OpWriter) -> str:
 
 
 def _op_view(index: int, writer: OpWriter, symbols: Sequence[str]) -> dict[str, Any]:
-    scratch = writer.scratch
     return {
         "index": index,
         "node": writer.node.name,
@@ -224,10 +223,17 @@ def _op_view(index: int, writer: OpWriter, symbols: Sequence[str]) -> dict[str, 
         "out": len(writer.operands),
         "lines": writer.lines,
         "island": ISLAND in writer.kernels,
-        "scratch": None if scratch == 0 else c_dim(scratch),
-        "scratch_symbols": [s for s in symbols if s in symbols_in(scratch)],
+        "scratch": _scratch(writer),
         "symbols": [(i, s) for i, s in enumerate(symbols) if s in writer.symbols],
     }
+
+
+def _scratch(writer: OpWriter) -> str | None:
+    """Returns the bytes of scratch memory as C; ``parts`` is the number of threads."""
+    if writer.scratch == 0 == writer.thread_scratch:
+        return None
+    shared, own = c_dim(writer.scratch), c_dim(writer.thread_scratch)
+    return shared if writer.thread_scratch == 0 else f"{shared} + parts * ({own})"
 
 
 class _Layout:

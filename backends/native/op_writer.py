@@ -37,6 +37,7 @@ class OpWriter:
         self.kernels: list[str] = []
         self.symbols: set[str] = set()
         self.scratch: Dim = 0
+        self.thread_scratch: Dim = 0
 
     def type_of(self, name: str) -> TensorType:
         """Returns the type of the tensor argument of the given name."""
@@ -74,9 +75,17 @@ class OpWriter:
     def reserve(self, size: Dim) -> str:
         """Reserves scratch bytes and returns the C expression of their offset."""
         offset = self.scratch
-        rounded = sympy.floor((sympy.sympify(size) + ALIGNMENT - 1) / ALIGNMENT) * ALIGNMENT
-        self.scratch = simplify_dim(offset + rounded)
+        self.scratch = simplify_dim(offset + _aligned(size))
         return self.dim(offset)
+
+    def reserve_per_thread(self, size: Dim) -> tuple[Dim, Dim]:
+        """Reserves scratch bytes for each thread, behind all that ``reserve`` has reserved.
+
+        Returns the offset of the first thread's part and the step to the next thread's; part
+        ``index`` of a job uses the part of that index. Called once, and after ``reserve``.
+        """
+        self.thread_scratch = _aligned(size)
+        return self.scratch, self.thread_scratch
 
     def block(self, c_type: str, fields: Mapping[str, Any], name: str = "p") -> None:
         """Declares a parameter block."""
@@ -98,3 +107,8 @@ class OpWriter:
                 self._note(item)
         else:
             self.symbols |= symbols_in(value)
+
+
+def _aligned(size: Dim) -> Dim:
+    rounded = sympy.floor((sympy.sympify(size) + ALIGNMENT - 1) / ALIGNMENT) * ALIGNMENT
+    return simplify_dim(rounded)

@@ -106,7 +106,7 @@ class NativeProgram:
         stored = [_stored_input(x) for x in inputs]
         shapes = [t.bind(values) for t in self._outputs]
         results = [empty_storage(t, s) for t, s in zip(self._outputs, shapes, strict=True)]
-        size = int(self._library.qc_arena_size(symbols))
+        size = int(self._library.qc_arena_size(symbols, threads))
         pool = self._arenas.get(size)
         if pool is None:
             if len(self._arenas) >= _ARENA_SIZES:
