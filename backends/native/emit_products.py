@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def bytes_clamp(op: OpWriter) -> dict[str, Any]:
     return {name: int(op.args[name]) + 128 for name in names}
 
 
-def _epilogue(op: OpWriter, packed: Products) -> dict[str, Any]:
+def _epilogue(op: OpWriter, options: Mapping[str, Any], packed: Products) -> dict[str, Any]:
     fields: dict[str, Any] = {"bias": op.array(packed.bias, "int32_t")}
     if packed.multiplier is None or packed.shift is None:
         return fields
@@ -36,21 +37,24 @@ def _epilogue(op: OpWriter, packed: Products) -> dict[str, Any]:
     fields["shift"] = op.array(packed.shift, "int32_t")
     if packed.scale is not None:
         fields["scale"] = op.array(packed.scale, "float")
-    fields |= bytes_clamp(op)
-    if op.args["table"] is not None:
-        fields["table"] = store_table(op, op.constant("table"))
-    if op.args["residual"] is not None:
-        za, ma, zb, mb, shift, zo, qmin, qmax = op.args["add"]
+    fields |= {name: options[name] + 128 for name in ("zero_point", "qmin", "qmax")}
+    if options["table"] is not None:
+        fields["table"] = store_table(op, op.graph.constant(options["table"]))
+    if options["residual"] is not None:
+        za, ma, zb, mb, shift, zo, qmin, qmax = options["add"]
         fields["add"] = [za + 128, ma, zb + 128, mb, shift, zo + 128, qmin + 128, qmax + 128]
     return fields
 
 
-def _pack(op: OpWriter, groups: int, *, depthwise: bool) -> Products:
+def _pack(
+    op: OpWriter, options: Mapping[str, Any], groups: int, *, depthwise: bool = False
+) -> Products:
+    constant = op.graph.constant
     requant = None
-    if "multiplier" in op.args:
-        requant = (op.constant("multiplier"), op.constant("shift"))
-    weight, bias = op.constant("weight"), op.constant("bias")
-    zero_point = op.args["x_zero_point"]
+    if "multiplier" in options:
+        requant = (constant(options["multiplier"]), constant(options["shift"]))
+    weight, bias = constant(options["weight"]), constant(options["bias"])
+    zero_point = options["x_zero_point"]
     return pack_products(weight, bias, requant, zero_point, groups, depthwise=depthwise)
 
 
@@ -59,29 +63,52 @@ def _residual(op: OpWriter) -> str:
     return "NULL" if residual is None else op.tensor(residual)
 
 
-def emit_conv2d(op: OpWriter) -> None:
-    """Emits conv2d and conv2d_requant."""
-    weight = op.constant("weight")
-    groups = op.args["groups"]
-    fused = "multiplier" in op.args
-    depthwise = fused and groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups
-    packed = _pack(op, groups, depthwise=depthwise)
-    n, c, h, w = op.type_of("x").shape
-    _, oc, oh, ow = op.type.shape
-    stride, dilation, padding = op.args["stride"], op.args["dilation"], op.args["padding"]
-    fields: dict[str, Any] = {
+def conv2d_fields(
+    op: OpWriter,
+    options: Mapping[str, Any],
+    x_shape: Sequence[Dim],
+    out_shape: Sequence[Dim],
+    *,
+    depthwise: bool,
+) -> dict[str, Any]:
+    """Stores the constants of a convolution and returns the fields of its ``qc_conv2d`` block.
+
+    ``options`` are the arguments of conv2d or conv2d_requant.
+    """
+    weight, groups = op.graph.constant(options["weight"]), options["groups"]
+    packed = _pack(op, options, groups, depthwise=depthwise)
+    n, c, h, w = x_shape
+    _, oc, oh, ow = out_shape
+    stride, dilation, padding = (options[k] for k in ("stride", "dilation", "padding"))
+    return {
         **{"batch": n, "height": h, "width": w, "channels": c},
         **{"out_height": oh, "out_width": ow, "out_channels": oc},
         **{"kernel_h": weight.shape[2], "kernel_w": weight.shape[3]},
         **{"stride_h": stride[0], "stride_w": stride[1]},
         **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
         **{"pad_top": padding[0], "pad_left": padding[2]},
-        **{"groups": groups, "pad_value": op.args["x_zero_point"] + 128},
+        **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
         "weight": op.array(packed.weight, "int8_t"),
-        "epilogue": _epilogue(op, packed),
+        "epilogue": _epilogue(op, options, packed),
     }
-    span = ((ow - 1) * stride[1] + 1) * c if depthwise else weight.shape[1] + 4
-    op.reserve(simplify_dim(span + SLACK))
+
+
+def padding_bytes(options: Mapping[str, Any], channels: Dim, out_width: Dim) -> Dim:
+    """Returns the scratch bytes of the padding row that a depthwise convolution reads."""
+    return simplify_dim(((out_width - 1) * options["stride"][1] + 1) * channels + SLACK)
+
+
+def emit_conv2d(op: OpWriter) -> None:
+    """Emits conv2d and conv2d_requant."""
+    weight, groups = op.constant("weight"), op.args["groups"]
+    fused = "multiplier" in op.args
+    depthwise = fused and groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups
+    shapes = op.type_of("x").shape, op.type.shape
+    fields = conv2d_fields(op, op.args, *shapes, depthwise=depthwise)
+    if depthwise:
+        op.reserve(padding_bytes(op.args, shapes[0][1], shapes[1][3]))
+    else:
+        op.reserve(weight.shape[1] + 4 + SLACK)
     x, residual = op.tensor("x"), _residual(op)
     op.block("qc_conv2d", fields)
     if depthwise:
@@ -109,7 +136,7 @@ def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, ba
 
 def emit_linear(op: OpWriter) -> None:
     """Emits linear and linear_requant as a 1x1 convolution over one column."""
-    packed = _pack(op, 1, depthwise=False)
+    packed = _pack(op, op.args, 1)
     x_type, weight = op.type_of("x"), op.constant("weight")
     rows: Dim = 1
     for size in x_type.shape[:-1]:
@@ -121,7 +148,7 @@ def emit_linear(op: OpWriter) -> None:
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
         "pad_value": op.args["x_zero_point"] + 128,
         "weight": op.array(packed.weight, "int8_t"),
-        "epilogue": _epilogue(op, packed),
+        "epilogue": _epilogue(op, op.args, packed),
     }
     op.reserve(weight.shape[1] + 4 + SLACK)
     x, residual, out = op.tensor("x"), _residual(op), op.out

@@ -49,6 +49,14 @@ typedef struct {
     qc_epilogue epilogue;
 } qc_conv2d;
 
+/* A 1x1 convolution whose result only the depthwise convolution behind it reads: it is never stored
+ * whole. Part i of a job keeps the rows that it needs at scratch + i * scratch_step. */
+typedef struct {
+    qc_conv2d pointwise, depthwise;
+    int64_t strip;               /* output rows that a part computes at a time */
+    int64_t scratch, scratch_step;
+} qc_pointwise_depthwise;
+
 typedef struct {
     int32_t rank;                /* batch dimensions */
     int64_t shape[QC_MAX_RANK], a_stride[QC_MAX_RANK], b_stride[QC_MAX_RANK], out_stride[QC_MAX_RANK];
@@ -116,6 +124,8 @@ void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t 
 void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
 void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
                             const uint8_t *residual, uint8_t *out);
+void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x,
+                               uint8_t *out);
 void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
                         uint8_t *out);
 void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
