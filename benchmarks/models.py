@@ -167,3 +167,10 @@ def calibration_images(name: str) -> list[Tensor]:
     if name == "efficientnet_lite0":
         return list(CropBatches(sample_photos()))
     return [random_images(8, seed) for seed in range(4)]
+
+
+def timed_images(name: str) -> Tensor:
+    """Returns the 16 images on which a model of MODELS is timed, none of them for calibration."""
+    if name == "efficientnet_lite0":
+        return next(iter(CropBatches(sample_photos(), count=16, seed=1)))
+    return random_images(16, seed=100)

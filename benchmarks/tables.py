@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import platform
 from collections.abc import Sequence
@@ -15,27 +16,38 @@ RESULTS = Path(__file__).parent / "results"
 
 
 def machine() -> str:
-    """Returns one line on what the measurement ran on."""
+    """Returns one line on when and on what the measurement ran."""
     cpu = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
-        for line in info.read_text(encoding="utf-8").splitlines():
-            if line.startswith("model name"):
-                cpu = line.partition(":")[2].strip()
-                break
+        lines = info.read_text(encoding="utf-8").splitlines()
+        facts = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+        cpu = facts.get("model name", cpu)
+        if "cpu family" in facts:
+            cpu += f" (family {facts['cpu family']}, model {facts['model']})"
     return (
-        f"{cpu}, {os.cpu_count()} cores; Python {platform.python_version()}, "
+        f"{datetime.date.today()}; {cpu}, {os.cpu_count()} cores; "
+        f"Python {platform.python_version()}, "
         f"torch {torch.__version__}, qcompiler {qcompiler.__version__}"
     )
 
 
-def write_table(name: str, title: str, rows: Sequence[Sequence[str]]) -> Path:
-    """Prints rows in aligned columns and writes them to results/NAME.txt.
+def write_table(
+    name: str,
+    title: str,
+    rows: Sequence[Sequence[str]],
+    *,
+    notes: Sequence[str] = (),
+    folder: Path | None = RESULTS,
+) -> None:
+    """Prints rows in aligned columns and writes them to the file NAME.txt of a folder.
 
     Args:
         name: of the file.
         title: what was measured and how.
         rows: the first one holds the headings.
+        notes: lines below the table.
+        folder: where the file goes; None prints alone.
     """
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = [
@@ -46,9 +58,9 @@ def write_table(name: str, title: str, rows: Sequence[Sequence[str]]) -> Path:
         for row in rows
     ]
     lines.insert(1, "  ".join("-" * width for width in widths))
-    text = "\n".join([title, machine(), "", *lines]) + "\n"
+    below = ["", *notes] if notes else []
+    text = "\n".join([title, machine(), "", *lines, *below]) + "\n"
     print(text)
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.txt"
-    path.write_text(text, encoding="utf-8")
-    return path
+    if folder is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
