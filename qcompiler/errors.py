@@ -52,6 +52,7 @@ CATALOG: dict[str, str] = {
     "QC0801": "a C compiler is available for a native target",
     "QC0802": "an optional package is installed when a feature needs it",
     "QC0803": "the C compiler accepts the generated sources",
+    "QC0804": "a level of isa or QCOMPILER_ISA can be built here, and one of them can run here",
     # QC09xx: command line
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",

@@ -146,7 +146,8 @@ class Program:
         kernels = self._executable.kernels()
         fresh = {r.node: r for r in rows_of(self.graph, kernels, {})}
         merged = [Row(**{**r.__dict__, "kernel": fresh[r.node].kernel}) for r in rows]
-        return Report(str(self.target.name), tuple(merged), tuple(self.manifest["notes"]))
+        notes = (*self._executable.notes(), *self.manifest["notes"])
+        return Report(str(self.target.name), tuple(merged), notes)
 
     def verify(self, *inputs: torch.Tensor, seed: int = 0) -> VerifyResult:
         """Compares the program with the reference interpreter, bit for bit.

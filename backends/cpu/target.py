@@ -12,7 +12,19 @@ import torch
 from torch import fx
 
 from qcompiler.backends.cpu.datasheet import DATASHEET
-from qcompiler.backends.cpu.isa import Isa, best_level, level, supported_levels
+from qcompiler.backends.cpu.isa import (
+    BEST,
+    VARIABLE,
+    best_level,
+    forced_level,
+    is_supported,
+    named_levels,
+    names,
+    parse_levels,
+    runnable,
+    supported_levels,
+    wanted_levels,
+)
 from qcompiler.backends.native.emitter import (
     NativeSources,
     OpDescriptor,
@@ -20,28 +32,59 @@ from qcompiler.backends.native.emitter import (
     plan_sequentially,
     why_not,
 )
+from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
-from qcompiler.backends.native.toolchain import build
-from qcompiler.errors import QCompilerError, nearest
+from qcompiler.backends.native.toolchain import accepts, build, has_compiler
 from qcompiler.ir.graph import QGraph
-from qcompiler.target.base import Executable, OpSupport, Target
+from qcompiler.target.base import Executable, OpSupport, Run, Target
 
 BINARY, BLOB, INDEX, SOURCES = "program.so", "constants.bin", "native.json", "src/"
-BEST = "best"
+
+
+@dataclass(frozen=True)
+class _Library:
+    """A shared library, the levels that it carries, and what the user should know of it."""
+
+    binary: bytes
+    levels: tuple[Isa, ...]
+    notes: tuple[str, ...] = ()
 
 
 class CpuExecutable(Executable):
-    """A shared library of this machine, with the sources and constants that made it."""
+    """A shared library of this machine, with the sources and constants that made it.
 
-    def __init__(self, graph: QGraph, sources: NativeSources, isa: Isa, binary: bytes) -> None:
+    Attributes:
+        isa: the level that runs.
+
+    Raises:
+        OSError: the system cannot map the library.
+    """
+
+    def __init__(
+        self, graph: QGraph, sources: NativeSources, library: _Library, isa: Isa
+    ) -> None:
         self.isa = isa
         self._sources = sources
-        self._binary = binary
-        self._program = NativeProgram(graph, sources.ops, binary, sources.blob)
+        self._library = library
+        self._program = NativeProgram(
+            graph, sources.ops, library.binary, sources.blob, level=isa.name
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Returns the level that runs, those that the library carries, and how it came about."""
+        running = f"runs at the level {self.isa.name} of {names(self._library.levels)}"
+        best = supported_levels()[-1]
+        if self.isa != best:
+            running += f"; this machine has {best.name}"
+        return tuple(f"cpu: {note}" for note in (running, *self._library.notes))
 
     def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
         """Returns the program's results for CPU inputs of the compiled types."""
         return self._program.run(inputs, threads)
+
+    def prepare(self, sizes: Mapping[str, int]) -> Run:
+        """Returns what runs inputs whose dynamic dimensions have the given sizes."""
+        return self._program.prepare(sizes)
 
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
         """Returns one call's result; operands are its distinct inputs in order, no constants."""
@@ -60,14 +103,14 @@ class CpuExecutable(Executable):
     def files(self) -> dict[str, bytes]:
         """Returns sources, binary, constants and the index of operators."""
         index = {
-            "isa": self.isa.name,
+            "levels": [isa.name for isa in self._library.levels],
             "machine": platform.machine(),
             "system": platform.system(),
             "ops": [asdict(op) for op in self._sources.ops],
         }
         kept = {SOURCES + name: text for name, text in sorted(self._sources.files.items())}
         kept[BLOB] = self._sources.blob
-        kept[BINARY] = self._binary
+        kept[BINARY] = self._library.binary
         kept[INDEX] = json.dumps(index, indent=1, sort_keys=True).encode()
         return kept
 
@@ -76,8 +119,10 @@ class CpuExecutable(Executable):
 class CpuTarget(Target):
     """The processor of this machine; integer kernels in C, built by the system's compiler.
 
-    Options: ``isa`` is one of the levels of ``qcompiler.backends.cpu.isa``, or ``best`` for the
-    fastest one of this machine.
+    Options: ``isa`` names the instruction-set levels that the program carries: one of
+    ``qcompiler.backends.cpu.isa``, ``best`` for the fastest one of this machine, several joined by
+    ``+``, or ``all``. The fastest one that the machine has runs; the environment variable
+    QCOMPILER_ISA forces another one.
     """
 
     name: ClassVar[str] = "cpu"
@@ -95,41 +140,69 @@ class CpuTarget(Target):
         """Builds a graph at stage TARGETED.
 
         Raises:
-            QCompilerError: QC0502 for an unknown or unsupported level, QC0801 without a compiler,
-                QC0803 when it refuses the sources.
+            QCompilerError: QC0502 for an unknown level, QC0804 for one that cannot be built or run,
+                QC0801 without a compiler, QC0803 when it refuses the sources.
         """
-        isa = self._level()
+        levels = parse_levels(self.isa)
         sources = emit(graph, graph.memory_plan or plan_sequentially(graph))
-        return CpuExecutable(graph, sources, isa, build(sources.files, isa.flags))
+        notes = []
+        forced = forced_level()
+        if forced is not None and forced not in levels:
+            notes.append(f"{VARIABLE} adds the level {forced.name} to isa={self.isa}")
+            levels = parse_levels("+".join([*(isa.name for isa in levels), forced.name]))
+        library = _Library(build(sources.files, levels), levels, tuple(notes))
+        return CpuExecutable(graph, sources, library, runnable(levels) or best_level())
 
     def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> CpuExecutable:
-        """Returns the executable of an artifact's files, rebuilt if they do not fit the machine."""
+        """Returns the executable of an artifact's files.
+
+        A library that does not fit the machine, or lacks the level that is asked for here, is built
+        again from the sources; ``CpuExecutable.notes`` tells why.
+
+        Raises:
+            QCompilerError: QC0804 for a wrong QCOMPILER_ISA, QC0801 without a compiler when the
+                library must be built, QC0803 when it refuses the sources.
+        """
         index = json.loads(files[INDEX])
         ops = tuple(
             OpDescriptor(op["node"], op["kernel"], tuple(op["operands"])) for op in index["ops"]
         )
         texts = {n.removeprefix(SOURCES): t for n, t in files.items() if n.startswith(SOURCES)}
         sources = NativeSources(texts, files[BLOB], ops)
-        same_machine = (index["machine"], index["system"]) == (
-            platform.machine(),
-            platform.system(),
-        )
-        if same_machine and index["isa"] in {isa.name for isa in supported_levels()}:
+        carried = named_levels(index["levels"])
+        reason = self._misfit(f"{index['system']} {index['machine']}", carried)
+        if reason is None:
             try:
-                return CpuExecutable(graph, sources, level(index["isa"]), files[BINARY])
-            except OSError:
-                pass  # linked against a C library that is not here: build it again
-        isa = best_level()
-        return CpuExecutable(graph, sources, isa, build(sources.files, isa.flags))
+                library = _Library(files[BINARY], carried)
+                return CpuExecutable(graph, sources, library, runnable(carried) or best_level())
+            except OSError as error:
+                reason = f"the system cannot map it: {error}"
+        levels = self._levels_here()
+        note = f"built the artifact's library again: {reason}"
+        library = _Library(build(sources.files, levels), levels, (note,))
+        return CpuExecutable(graph, sources, library, levels[-1])
 
-    def _level(self) -> Isa:
-        if self.isa == BEST:
-            return best_level()
-        known = [isa.name for isa in supported_levels()]
-        if self.isa not in known:
-            raise QCompilerError(
-                "QC0502",
-                f"this machine has no instruction-set level {self.isa!r}",
-                remedy=nearest(self.isa, [*known, BEST]),
-            )
-        return level(self.isa)
+    def _misfit(self, made_on: str, carried: tuple[Isa, ...]) -> str | None:
+        """Returns why an artifact's library is not the one to run here, None when it is."""
+        if made_on != _platform():
+            return f"it was built on {made_on}, this is {_platform()}"
+        chosen = runnable(carried)
+        if chosen is None:
+            forced = forced_level()
+            lacking = "a level of this machine" if forced is None else forced.name
+            return f"it carries {names(carried)} and not {lacking}"
+        if self.isa == BEST and has_compiler() and chosen != best_level():
+            return f"it carries {names(carried)}, this machine has {best_level().name}"
+        return None
+
+    def _levels_here(self) -> tuple[Isa, ...]:
+        """Returns what this machine has and can build of the levels asked for, else its best."""
+        forced = forced_level()
+        if forced is not None:
+            return parse_levels(forced.name)
+        usable = [isa for isa in wanted_levels(self.isa) if is_supported(isa) and accepts(isa)]
+        return tuple(usable) or (best_level(),)
+
+
+def _platform() -> str:
+    return f"{platform.system()} {platform.machine()}"

@@ -36,7 +36,13 @@ class NativeProgram:
     """A program in this process: thread-safe, each call with an arena of its own."""
 
     def __init__(
-        self, graph: QGraph, ops: Sequence[OpDescriptor], binary: bytes, blob: bytes
+        self,
+        graph: QGraph,
+        ops: Sequence[OpDescriptor],
+        binary: bytes,
+        blob: bytes,
+        *,
+        level: str,
     ) -> None:
         self.graph = graph
         self.ops = tuple(ops)
@@ -47,7 +53,7 @@ class NativeProgram:
         self._outputs = [type_of(node) for node in graph.results]
         self._blob = torch.frombuffer(bytearray(blob), dtype=torch.uint8).clone()
         self._arenas: dict[int, deque[torch.Tensor]] = {}
-        self._library = _load(binary)
+        self._library = _load(binary, level)
         self._library.qc_arena_size.restype = ctypes.c_int64
         self._library.qc_init(ctypes.c_void_p(self._blob.data_ptr()))
         self._island: object = None
@@ -232,15 +238,20 @@ def _pointers(tensors: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_void_p]:
     return (ctypes.c_void_p * max(len(tensors), 1))(*[t.data_ptr() for t in tensors])
 
 
-def _load(binary: bytes) -> ctypes.CDLL:
-    """Maps the library; its file is gone once it is mapped."""
+def _load(binary: bytes, level: str) -> ctypes.CDLL:
+    """Maps the library and chooses its level; its file is gone once it is mapped."""
     handle, path = tempfile.mkstemp(prefix="qcompiler-", suffix=".so")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(binary)
-        return ctypes.CDLL(path)
+        library = ctypes.CDLL(path)
     finally:
         Path(path).unlink()
+    library.qc_select.argtypes = [ctypes.c_char_p]
+    if library.qc_select(level.encode()):
+        message = f"the library does not run at the level {level} here"
+        raise RuntimeError(message)
+    return library
 
 
 def _reject(problem: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -15,6 +17,16 @@ from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 
+from qcompiler.backends.native import object_cache
+from qcompiler.backends.native.levels import (
+    DISPATCH,
+    KERNELS,
+    PROGRAM,
+    SHARED_UNITS,
+    Isa,
+    generated,
+    names_header,
+)
 from qcompiler.errors import QCompilerError
 
 COMMON_FLAGS = (
@@ -30,36 +42,63 @@ COMMON_FLAGS = (
 )
 LINK_FLAGS = ("-shared", "-pthread", "-Wl,--build-id=none")
 # The GEMM tiles lose up to half their speed to register spills at -O3.
-OPTIMIZATION = {"tile_avx512vnni.c": "-O2", "tile_avx2.c": "-O2", "program.c": "-O1"}
+OPTIMIZATION = {"tile_avx512vnni.c": "-O2", "tile_avx2.c": "-O2", PROGRAM: "-O1"}
 DEFAULT_OPTIMIZATION = "-O3"
+# Zig builds for the processor that it runs on unless it is told not to; only zig knows the word.
+_ZIG_BASELINE = "-mcpu=baseline"
+_MOST_COMPILERS = 8
 
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C compiler: the words of its command and its version line."""
+    """A C compiler: the words of its command, its version, and flags that every call takes."""
 
     command: tuple[str, ...]
     version: str
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Unit:
+    """One call of the compiler: a C file, the headers beside it, and flags."""
+
+    name: str
+    content: bytes
+    headers: tuple[tuple[str, bytes], ...]
+    flags: tuple[str, ...]
 
 
 def find_compiler() -> Compiler:
     """Returns the compiler of the environment variable CC, else cc, gcc or clang, else zig.
 
+    The words of QCOMPILER_CFLAGS go to every call of it, linking included.
+
     Raises:
         QCompilerError: QC0801 when there is none.
     """
-    return _probe(os.environ.get("CC", ""), os.environ.get("PATH", ""))
+    extra = shlex.split(os.environ.get("QCOMPILER_CFLAGS", ""))
+    return _probe(os.environ.get("CC", ""), os.environ.get("PATH", ""), tuple(extra))
 
 
-@lru_cache(maxsize=8)
-def _probe(preferred: str, path: str) -> Compiler:
+def has_compiler() -> bool:
+    """Returns whether there is a C compiler."""
+    try:
+        find_compiler()
+    except QCompilerError:
+        return False
+    return True
+
+
+@lru_cache(maxsize=_MOST_COMPILERS)
+def _probe(preferred: str, path: str, extra: tuple[str, ...]) -> Compiler:
     candidates = [shlex.split(preferred)] if preferred else [["cc"], ["gcc"], ["clang"]]
+    if not preferred and find_spec("ziglang") is not None:
+        candidates.append([sys.executable, "-m", "ziglang", "cc"])
     for words in candidates:
         if words and shutil.which(words[0], path=path):
-            return Compiler(tuple(words), _version(words))
-    if not preferred and find_spec("ziglang") is not None:
-        words = [sys.executable, "-m", "ziglang", "cc"]
-        return Compiler(tuple(words), _version(words))
+            found = Compiler(tuple(words), _version(words))
+            baseline = (_ZIG_BASELINE,) if _accepts(found, (_ZIG_BASELINE,)) else ()
+            return Compiler(found.command, found.version, (*baseline, *extra))
     raise QCompilerError(
         "QC0801",
         f"no C compiler found: {preferred!r} of CC is not a command"
@@ -71,74 +110,118 @@ def _probe(preferred: str, path: str) -> Compiler:
 
 def _version(words: Sequence[str]) -> str:
     done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
-    lines = done.stdout.splitlines()
-    return lines[0] if lines else "unknown"
+    return done.stdout.strip() or "unknown"
 
 
-def build(sources: Mapping[str, bytes], isa_flags: Sequence[str]) -> bytes:
-    """Compiles and links a program for one instruction set and returns the library's bytes.
+def accepts(level: Isa) -> bool:
+    """Returns whether the compiler can build a level; another processor's compiler cannot.
+
+    Raises:
+        QCompilerError: QC0801 without a compiler.
+    """
+    return not level.flags or _accepts(find_compiler(), level.flags, level.macros)
+
+
+@lru_cache(maxsize=8 * _MOST_COMPILERS)
+def _accepts(compiler: Compiler, flags: tuple[str, ...], macros: tuple[str, ...] = ()) -> bool:
+    """Returns whether flags are known and define the macros; some compilers only ignore flags."""
+    missing = "".join(f"#ifndef {name}\n#error {name}\n#endif\n" for name in macros)
+    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+        (Path(folder) / "probe.c").write_text(f"{missing}int probe;\n", encoding="utf-8")
+        done = _run(compiler, [*flags, "-c", "probe.c", "-o", "probe.o"], folder)
+    return done.returncode == 0
+
+
+def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
+    """Compiles and links a program with its kernels at each of the levels, given slowest first.
 
     Raises:
         QCompilerError: QC0801 without a compiler, QC0803 when it refuses the sources.
     """
     compiler = find_compiler()
-    headers = tuple(sorted((n, c) for n, c in sources.items() if n.endswith(".h")))
-    units = [(n, c) for n, c in sorted(sources.items()) if n.endswith(".c")]
-    flags = tuple(isa_flags)
-
-    def make(unit: tuple[str, bytes]) -> tuple[str, bytes]:
-        name, content = unit
-        compile_unit = _compile_program if name == "program.c" else _compile_kernel
-        return name.removesuffix(".c") + ".o", compile_unit(compiler, headers, name, content, flags)
-
-    with ThreadPoolExecutor(max_workers=2) as pool:
-        objects = dict(pool.map(make, units))
+    units = _units({**sources, **generated(sources, levels)}, levels)
+    with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
+        objects = list(pool.map(lambda unit: _object(compiler, unit), units))
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
-        for name, content in objects.items():
+        names = [f"{i}.o" for i in range(len(units))]
+        for name, content in zip(names, objects, strict=True):
             (Path(folder) / name).write_bytes(content)
-        _call(compiler, [*LINK_FLAGS, "-o", "program.so", *sorted(objects)], folder)
+        _call(compiler, [*LINK_FLAGS, "-o", "program.so", *names], folder)
         return (Path(folder) / "program.so").read_bytes()
 
 
-def _compile_program(
-    compiler: Compiler,
-    headers: tuple[tuple[str, bytes], ...],
-    name: str,
-    content: bytes,
-    flags: tuple[str, ...],
-) -> bytes:
+def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
+    """Returns the shared units, those of each level, and the program, the longest first."""
+    headers = {name: content for name, content in sources.items() if name.endswith(".h")}
+    renaming = {names_header(level) for level in levels}
+    plain = {name: text for name, text in headers.items() if name not in renaming}
+    library = {name: text for name, text in plain.items() if name != KERNELS}
+    once = (*SHARED_UNITS, DISPATCH, PROGRAM)
+    units = []
+    for name in sorted(n for n in sources if n.endswith(".c")):
+        flags = (OPTIMIZATION.get(name, DEFAULT_OPTIMIZATION), *COMMON_FLAGS)
+        if name in once:
+            beside = library if name in SHARED_UNITS else plain
+            if name == PROGRAM:
+                flags = (*flags, "-include", KERNELS)
+            units.append(_Unit(name, sources[name], tuple(sorted(beside.items())), flags))
+            continue
+        for level in levels:
+            header = names_header(level)
+            beside = {**library, header: headers[header]}
+            own = (*flags, *level.flags, "-include", header)
+            units.append(_Unit(name, sources[name], tuple(sorted(beside.items())), own))
+    return sorted(units, key=lambda unit: (unit.name != PROGRAM, unit.name, unit.flags))
+
+
+def _object(compiler: Compiler, unit: _Unit) -> bytes:
+    """Returns a unit's object code; only the program's differs from one program to another."""
+    if unit.name == PROGRAM:
+        return _compile(compiler, unit)
+    return _library_object(compiler, unit)
+
+
+@lru_cache(maxsize=256)
+def _library_object(compiler: Compiler, unit: _Unit) -> bytes:
+    host = (platform.system(), platform.machine())
+    key = hashlib.sha256(repr((host, compiler, unit)).encode()).hexdigest()
+    kept = object_cache.read(key)
+    if kept is None:
+        kept = _compile(compiler, unit)
+        object_cache.write(key, kept)
+    return kept
+
+
+def _compile(compiler: Compiler, unit: _Unit) -> bytes:
     """Returns the object code of one C file, compiled under a relative name."""
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
-        for file_name, text in (*headers, (name, content)):
+        for file_name, text in (*unit.headers, (unit.name, unit.content)):
             (Path(folder) / file_name).write_bytes(text)
-        optimization = OPTIMIZATION.get(name, DEFAULT_OPTIMIZATION)
         place = f"-ffile-prefix-map={folder}=."
-        _call(
-            compiler,
-            [optimization, *COMMON_FLAGS, place, *flags, "-c", name, "-o", "unit.o"],
-            folder,
-        )
+        _call(compiler, [*unit.flags, place, "-c", unit.name, "-o", "unit.o"], folder)
         return (Path(folder) / "unit.o").read_bytes()
 
 
-# The kernel library is the same for every program: its objects are kept for the process.
-_compile_kernel = lru_cache(maxsize=64)(_compile_program)
-
-
 def _call(compiler: Compiler, arguments: Sequence[str], folder: str) -> None:
-    environment = {**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"}
-    done = subprocess.run(
-        [*compiler.command, *arguments],
+    done = _run(compiler, arguments, folder)
+    if done.returncode != 0:
+        first = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr[:200])
+        version = compiler.version.partition("\n")[0]
+        raise QCompilerError(
+            "QC0803",
+            f"{compiler.command[0]} failed with status {done.returncode}: {first}",
+            remedy=f"check that the compiler works ({version}), or set CC to another one",
+        )
+
+
+def _run(
+    compiler: Compiler, arguments: Sequence[str], folder: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*compiler.command, *compiler.flags, *arguments],
         cwd=folder,
-        env=environment,
+        env={**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"},
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode != 0:
-        first = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr[:200])
-        raise QCompilerError(
-            "QC0803",
-            f"{compiler.command[0]} failed with status {done.returncode}: {first}",
-            remedy=f"check that the compiler works ({compiler.version}), or set CC to another one",
-        )

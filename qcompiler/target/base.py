@@ -48,6 +48,10 @@ class Executable(ABC):
         """Returns the kernel that runs each node; empty where the target has no choice."""
         return {}
 
+    def notes(self) -> tuple[str, ...]:
+        """Returns what the report says of the build on this machine, in lines."""
+        return ()
+
     def time_ops(
         self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
     ) -> Mapping[str, float]:

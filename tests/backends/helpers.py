@@ -10,8 +10,9 @@ import torch
 from torch import fx
 
 import qcompiler.ir.integer_ops  # noqa: F401  # defines the operators
-from qcompiler.backends.cpu.isa import Isa, supported_levels
+from qcompiler.backends.cpu.isa import supported_levels
 from qcompiler.backends.native.emitter import emit, plan_sequentially
+from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import build
 from qcompiler.ir.annotations import set_type
@@ -86,13 +87,17 @@ def build_graph(cases: Iterable[Case]) -> tuple[QGraph, list[torch.Tensor]]:
     return wrapped, inputs
 
 
-def compile_graph(graph: QGraph, isa: Isa) -> NativeProgram:
-    """Builds a graph for one instruction set with a plan that reuses nothing."""
+def compile_graph(graph: QGraph, levels: Sequence[Isa] = LEVELS) -> dict[str, NativeProgram]:
+    """Builds a graph with a plan that reuses nothing; one library, one program for each level."""
     sources = emit(graph, plan_sequentially(graph))
-    return NativeProgram(graph, sources.ops, build(sources.files, isa.flags), sources.blob)
+    binary = build(sources.files, levels)
+    return {
+        isa.name: NativeProgram(graph, sources.ops, binary, sources.blob, level=isa.name)
+        for isa in levels
+    }
 
 
-def check(cases: Sequence[Case], levels: Iterable[Isa] = LEVELS) -> None:
+def check(cases: Sequence[Case], levels: Sequence[Isa] = LEVELS) -> None:
     """Asserts that every case gives the reference's integers on every level and thread count.
 
     Each case runs as part of the whole program and alone.
@@ -100,13 +105,12 @@ def check(cases: Sequence[Case], levels: Iterable[Isa] = LEVELS) -> None:
     graph, inputs = build_graph(cases)
     expected = graph.run(*inputs)
     values = {node.name: x for node, x in zip(graph.inputs, inputs, strict=True)}
-    for isa in levels:
-        program = compile_graph(graph, isa)
+    for level, program in compile_graph(graph, levels).items():
         alone = [program.run_op(op.node, [values[n] for n in op.operands]) for op in program.ops]
         runs = {"alone": alone} | {f"x{n}": program.run(inputs, n) for n in (1, 2, 4)}
         for name, results in runs.items():
             for one, want, have in zip(cases, expected, results, strict=True):
-                assert torch.equal(want, have), f"{isa.name} {name}: {describe(one, want, have)}"
+                assert torch.equal(want, have), f"{level} {name}: {describe(one, want, have)}"
 
 
 def describe(one: Case, want: torch.Tensor, have: torch.Tensor) -> str:

@@ -1,0 +1,108 @@
+"""Instruction-set levels of one shared library: names per level, and the choice at load time.
+
+Kernel files are compiled once for each level, with every function of theirs renamed by a header
+that is included by force. The interface of the kernel library, which is what ``qc.h`` declares
+without defining it in a shared unit, becomes a table of pointers per level; ``program.c`` is
+compiled once and calls through the table that the processor's features choose.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from typing import NamedTuple
+
+import jinja2
+
+INTERFACE = "qc.h"
+# Compiled once for all levels, beside the generated ones: state of the process lives here.
+SHARED_UNITS = ("pool.c", "threads.c")
+PROGRAM, DISPATCH, KERNELS = "program.c", "dispatch.c", "kernels.h"
+
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_CALLED = re.compile(r"\b(qc_\w+)\s*\(")
+_MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
+_PROTOTYPE = re.compile(r"^\w[\w \t*]*\b(qc_\w+)\s*\([^;{}]*\)\s*;", re.MULTILINE)
+
+
+class Feature(NamedTuple):
+    """One feature of a processor.
+
+    ``name`` is that of /proc/cpuinfo and ``option`` the compiler's ``-m`` option; ``leaf``,
+    ``subleaf``, ``register`` (0 to 3 for eax to edx) and ``bit`` are where cpuid tells it, and
+    ``state`` the bits of XCR0 that an operating system sets when it keeps the registers. Intel
+    Software Developer's Manual, volume 2A, CPUID, and volume 1, 13.3.
+    """
+
+    name: str
+    option: str
+    leaf: int
+    subleaf: int
+    register: int
+    bit: int
+    state: int
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One level: the features that its kernels use."""
+
+    name: str
+    features: tuple[Feature, ...]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The options that let a compiler use the level's instructions."""
+        return tuple(f"-m{feature.option}" for feature in self.features)
+
+    @property
+    def macros(self) -> tuple[str, ...]:
+        """The macros that a compiler defines where it can use the level's instructions."""
+        return tuple(f"__{feature.option.upper()}__" for feature in self.features)
+
+
+def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, bytes]:
+    """Returns the files that bind a program to levels, given slowest first.
+
+    These are a header of names for each level, the table of the library's functions, and the unit
+    that chooses one.
+    """
+    texts = {
+        name: _COMMENT.sub(" ", content.decode())
+        for name, content in sources.items()
+        if name != PROGRAM
+    }
+    shared = {n for unit in SHARED_UNITS for n in _CALLED.findall(texts.get(unit, ""))}
+    own = [text for name, text in texts.items() if name not in SHARED_UNITS]
+    macros = {name for text in own for name in _MACRO.findall(text)}
+    names = sorted({n for text in own for n in _CALLED.findall(text)} - shared - macros)
+    exported = [n for n in _PROTOTYPE.findall(texts.get(INTERFACE, "")) if n not in shared]
+    made = {
+        KERNELS: _render("kernels.h.jinja", functions=exported),
+        DISPATCH: _render("dispatch.c.jinja", functions=exported, levels=levels),
+    }
+    for level in levels:
+        lines = [f"#define {name} {name}_{level.name}\n" for name in names]
+        made[names_header(level)] = "".join(lines)
+    return {name: text.encode() for name, text in made.items()}
+
+
+def names_header(level: Isa) -> str:
+    """Returns the name of the header that renames a level's functions."""
+    return f"names_{level.name}.h"
+
+
+def _render(name: str, **values: object) -> str:
+    return _template(name).render(**values)
+
+
+@cache
+def _template(name: str) -> jinja2.Template:
+    text = (files(__package__) / "templates" / name).read_text(encoding="utf-8")
+    environment = jinja2.Environment(
+        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
+    )
+    return environment.from_string(text)
