@@ -142,7 +142,8 @@ def _quantize_onnxruntime(store: Store, folder: Path) -> None:
 def _quantize_openvino(store: Store, folder: Path) -> None:
     openvino: Any = importlib.import_module("openvino")
     nncf: Any = importlib.import_module("nncf")
-    model = openvino.Core().read_model(store.folder("onnx") / "model.onnx")
+    # Converted, not only read: NNCF wants the shapes of weights folded to find their channels.
+    model = openvino.convert_model(store.folder("onnx") / "model.onnx")
     quantized = nncf.quantize(model, nncf.Dataset(list(_single_images(store))))
     openvino.save_model(quantized, folder / "model.xml", compress_to_fp16=False)
 
