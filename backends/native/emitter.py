@@ -13,6 +13,7 @@ import sympy
 import torch
 from torch import fx
 
+from qcompiler.backends.native import emit_chained as chained
 from qcompiler.backends.native import emit_elementwise as elementwise
 from qcompiler.backends.native import emit_movement as movement
 from qcompiler.backends.native import emit_products as products
@@ -34,6 +35,7 @@ EMITTERS: dict[str, Emission] = {
     "requantize": elementwise.emit_requantize,
     "conv2d": products.emit_conv2d,
     "conv2d_requant": products.emit_conv2d,
+    "pointwise_depthwise_requant": chained.emit_pointwise_depthwise,
     "linear": products.emit_linear,
     "linear_requant": products.emit_linear,
     "matmul": products.emit_matmul,
@@ -56,7 +58,10 @@ EMITTERS: dict[str, Emission] = {
     "pad": movement.emit_pad,
 }
 ISLAND = "island"
-CONSTANTS = ("weight", "bias", "multiplier", "shift", "table", "scale")
+CONSTANTS = (
+    *("weight", "bias", "multiplier", "shift", "table", "scale"),
+    *("dw_weight", "dw_bias", "dw_multiplier", "dw_shift", "mid_table"),
+)
 
 
 class Plan(Protocol):

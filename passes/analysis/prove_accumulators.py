@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import fx
@@ -12,7 +13,7 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, type_of, update_quant
 from qcompiler.ir.graph import QGraph, arguments, is_call, is_constant
 from qcompiler.ir.integer_ops import integer_op_of
-from qcompiler.ir.queries import constant_interval, operand_facts
+from qcompiler.ir.queries import constant_interval, operand_facts, product_arguments
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.intervals import Interval
 from qcompiler.numerics.requant import input_range_of_shift
@@ -69,20 +70,23 @@ class ProveAccumulators(Pass):
             op = integer_op_of(node.target)
             if op is None:
                 continue
-            bound = None
+            bounds = []
+            if op.inner_accumulator is not None:
+                bounds.append(op.inner_accumulator(operand_facts(node, graph, intervals)))
+                update_quant(node, inner_proof=_proven(node, bounds[0]))
             if op.accumulator is not None:
-                bound = op.accumulator(operand_facts(node, graph, intervals))
-                _check_sum(node, bound)
-                update_quant(node, proof=(int(bound.lo), int(bound.hi)))
+                bounds.append(op.accumulator(operand_facts(node, graph, intervals)))
+                update_quant(node, proof=_proven(node, bounds[-1]))
             elif is_call(node, torch.ops.qcompiler.requantize.default):
                 x, z = node.args[0], arguments(node)["x_zero_point"]
-                bound = Interval(intervals[x].lo - z, intervals[x].hi - z)  # type: ignore[index]  # x is a node
-            if bound is not None:
-                _check_shift(node, graph, bound)
+                bounds.append(Interval(intervals[x].lo - z, intervals[x].hi - z))  # type: ignore[index]  # x is a node
+            for options, bound in zip(product_arguments(node), bounds, strict=False):
+                _check_shift(node, options, graph, bound)
         return True
 
 
-def _check_sum(node: fx.Node, bound: Interval) -> None:
+def _proven(node: fx.Node, bound: Interval) -> tuple[int, int]:
+    """Returns the bound of a sum where it fits int32."""
     if not INT32.contains(bound):
         raise QCompilerError(
             "QC0401",
@@ -91,11 +95,11 @@ def _check_sum(node: fx.Node, bound: Interval) -> None:
             source=origin_of(node).source,
             remedy="split the layer, use fewer bits, or declare a maximum for a dynamic dimension",
         )
+    return int(bound.lo), int(bound.hi)
 
 
-def _check_shift(node: fx.Node, graph: QGraph, bound: Interval) -> None:
-    """Checks the precondition of every shift that a call applies to its sum."""
-    options = arguments(node)
+def _check_shift(node: fx.Node, options: Mapping[str, Any], graph: QGraph, bound: Interval) -> None:
+    """Checks the precondition of every shift that a call applies to one of its sums."""
     multipliers, shifts = options.get("multiplier"), options.get("shift")
     if multipliers is None or shifts is None or is_call(node, torch.ops.qcompiler.add.default):
         return

@@ -32,14 +32,16 @@ class Origin:
 class Quant:
     """All quantization facts of one value.
 
-    ``proof`` is the proven interval of an accumulator, ``why`` the decision's reason in the report,
-    ``stands_for`` the float value that an integer one represents.
+    ``proof`` is the proven interval of an accumulator, ``inner_proof`` that of the first one in an
+    operator that chains two products, ``why`` the decision's reason in the report, ``stands_for``
+    the float value that an integer one represents.
     """
 
     range: Range | None = None
     intent: Intent | None = None
     qtype: QType | None = None
     proof: tuple[int, int] | None = None
+    inner_proof: tuple[int, int] | None = None
     why: str | None = None
     stands_for: str | None = None
 

@@ -9,10 +9,10 @@ import torch
 from torch import fx
 
 from qcompiler.ir.annotations import has_type, type_of
-from qcompiler.ir.graph import QGraph, argument, arguments
+from qcompiler.ir.graph import QGraph, argument
 from qcompiler.ir.integer_ops import integer_op_of
 from qcompiler.ir.integer_ops.base import IntegerOp
-from qcompiler.ir.queries import is_island
+from qcompiler.ir.queries import is_island, product_arguments
 from qcompiler.ir.rules import Rule, Violation
 from qcompiler.ir.stages import Stage
 from qcompiler.numerics.requant import MAX_SHIFT, MIN_SHIFT
@@ -40,6 +40,7 @@ _EXCEPTIONS: Mapping[tuple[str, str], tuple[torch.dtype, ...]] = {
 }
 _TO_FLOAT = ("dequantize", "dequantize_accumulator")
 _MOVEMENT = ("reshape", "permute", "slice", "expand", "concat", "pad")
+_PER_CHANNEL = ("requantize", "conv2d_requant", "linear_requant", "pointwise_depthwise_requant")
 _LOW, _HIGH = -128, 127
 # The largest int32 that an 8-bit difference times multipliers may reach in add (5.5).
 _REACH = 255
@@ -76,7 +77,8 @@ def _border(graph: QGraph) -> Iterator[Violation]:
 
 def _dtypes(graph: QGraph) -> Iterator[Violation]:
     for node, op in _calls(graph):
-        for name, value in arguments(node).items():
+        given = (item for part in product_arguments(node) for item in part.items())
+        for name, value in given:
             if not isinstance(value, fx.Node) or op.name in _MOVEMENT:
                 continue
             allowed = _EXCEPTIONS.get((op.name, name), _DTYPES.get(name))
@@ -87,9 +89,10 @@ def _dtypes(graph: QGraph) -> Iterator[Violation]:
 def _argument_rule(find: Callable[[QGraph, Operands], str | None]) -> Callable[..., Any]:
     def check(graph: QGraph) -> Iterator[Violation]:
         for node, _op in _calls(graph):
-            problem = find(graph, arguments(node))
-            if problem is not None:
-                yield Violation(node, f"%{node.name} has {problem}")
+            for given in product_arguments(node):
+                problem = find(graph, given)
+                if problem is not None:
+                    yield Violation(node, f"%{node.name} has {problem}")
 
     return check
 
@@ -122,13 +125,17 @@ def _multipliers(graph: QGraph, given: Operands) -> str | None:
 
 def _channels(graph: QGraph) -> Iterator[Violation]:
     for node, op in _calls(graph):
-        if op.name not in ("requantize", "conv2d_requant", "linear_requant"):
+        if op.name not in _PER_CHANNEL:
             continue
-        axis = {"conv2d_requant": 1, "linear_requant": -1}.get(op.name)
-        size = type_of(node).shape[argument(node, "axis") if axis is None else axis]
-        length = type_of(argument(node, "multiplier")).numel()
-        if length not in (1, size):
-            yield Violation(node, f"%{node.name} has {length} multipliers for {size} channels")
+        for given in product_arguments(node):
+            size = (
+                type_of(given["weight"]).shape[0]
+                if "weight" in given
+                else type_of(node).shape[argument(node, "axis")]
+            )
+            length = type_of(given["multiplier"]).numel()
+            if length not in (1, size):
+                yield Violation(node, f"%{node.name} has {length} multipliers for {size} channels")
 
 
 def _codes(_graph: QGraph, given: Operands) -> str | None:

@@ -11,13 +11,17 @@ from torch import fx
 from qcompiler.ir.annotations import quant_of, type_of
 from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph, argument, arguments, is_call, is_constant, map_nodes
+from qcompiler.ir.integer_ops.chained import depthwise_arguments, pointwise_arguments
 from qcompiler.ir.intent import KeepFloat
 from qcompiler.ir.types import Dim, evaluate_dim
 from qcompiler.numerics.intervals import Interval
 from qcompiler.numerics.unary import UNARY
 
 # Arguments that hold parameters of an operator rather than values that flow through the program.
-PARAMETERS = frozenset({"weight", "bias", "mean", "var", "scale", "multiplier", "shift", "table"})
+PARAMETERS = frozenset(
+    "weight bias mean var scale multiplier shift table"
+    " dw_weight dw_bias dw_multiplier dw_shift mid_table".split()
+)
 
 
 def is_island(node: fx.Node) -> bool:
@@ -35,6 +39,18 @@ def value_operands(node: fx.Node) -> list[fx.Node]:
             continue
         map_nodes(arg, found.append)
     return found
+
+
+def product_arguments(node: fx.Node) -> list[dict[str, Any]]:
+    """Returns the arguments of a call; of a chain of two products those of each of the two.
+
+    The latter are arguments of conv2d_requant; the second one has None for its x.
+    """
+    given = arguments(node)
+    if not is_call(node, torch.ops.qcompiler.pointwise_depthwise_requant.default):
+        return [given]
+    channels = int(type_of(given["dw_weight"]).shape[0])
+    return [pointwise_arguments(given), depthwise_arguments(given, channels)]
 
 
 def absorbing_clamp(node: fx.Node) -> fx.Node | None:

@@ -233,8 +233,9 @@ def _consistent_quant(node: fx.Node) -> str | None:
     if quant == Quant():
         return None
     name = f"%{node.name}"
-    if quant.proof is not None and not quant.proof[0] <= quant.proof[1]:
-        return f"{name} has the proof {quant.proof}, which is empty"
+    for proof in (quant.proof, quant.inner_proof):
+        if proof is not None and not proof[0] <= proof[1]:
+            return f"{name} has the proof {proof}, which is empty"
     seen = quant.range
     if seen is not None and not (math.isfinite(seen.lo) and seen.lo <= seen.hi < math.inf):
         return f"{name} has the range [{seen.lo}, {seen.hi}]"

@@ -123,12 +123,13 @@ def _proven(node: fx.Node) -> str | None:
     op = integer_op_of(node.target) if node.op == "call_function" else None
     if op is None or op.accumulator is None:
         return None
-    proof = quant_of(node).proof
-    if proof is None:
-        return f"the accumulator of %{node.name} has no proof"
-    limits = torch.iinfo(torch.int32)
-    if not limits.min <= proof[0] <= proof[1] <= limits.max:
-        return f"the accumulator of %{node.name} reaches {proof}"
+    quant, limits = quant_of(node), torch.iinfo(torch.int32)
+    proofs = [quant.proof] if op.inner_accumulator is None else [quant.proof, quant.inner_proof]
+    for proof in proofs:
+        if proof is None:
+            return f"the accumulator of %{node.name} has no proof"
+        if not limits.min <= proof[0] <= proof[1] <= limits.max:
+            return f"the accumulator of %{node.name} reaches {proof}"
     return None
 
 

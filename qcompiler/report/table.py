@@ -15,7 +15,7 @@ from torch import fx
 from qcompiler.ir.annotations import origin_of, quant_of, type_of
 from qcompiler.ir.graph import QGraph, argument, arguments, operator_of
 from qcompiler.ir.queries import is_island
-from qcompiler.ir.types import Dim, evaluate_dim
+from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
 
 _EXAMPLE = 1
 
@@ -175,6 +175,11 @@ def macs_of(node: fx.Node, graph: QGraph) -> int:
     """Returns the multiply-accumulates of a product for a batch of 1, 0 for other operators."""
     options = arguments(node)
     results = _at_example(type_of(node).numel(), graph)
+    if "dw_weight" in options:
+        filters, taps = type_of(options["weight"]), type_of(options["dw_weight"]).shape[2:]
+        n, _, h, w = type_of(options["x"]).shape
+        pixels = _at_example(simplify_dim(n * h * w), graph)
+        return pixels * _at_example(filters.numel(), graph) + results * taps[0] * taps[1]
     if isinstance(options.get("weight"), fx.Node):
         weight = type_of(options["weight"])
         return results * _at_example(weight.numel(), graph) // _at_example(weight.shape[0], graph)

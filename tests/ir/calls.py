@@ -21,7 +21,7 @@ Draw = Callable[[st.SearchStrategy[Any]], Any]
 
 _ARITHMETIC = (
     "quantize dequantize dequantize_accumulator requantize conv2d linear matmul conv2d_requant"
-    " linear_requant matmul_requant add mul table clamp"
+    " pointwise_depthwise_requant linear_requant matmul_requant add mul table clamp"
 ).split()
 _WINDOWS = ("max_pool2d avg_pool2d adaptive_avg_pool2d mean resize_nearest resize_bilinear").split()
 DEFINITIONS: Mapping[str, Callable[..., Array]] = {
@@ -40,6 +40,7 @@ SUMS: Mapping[str, Callable[..., Array]] = {
     "linear": plain.linear_sums,
     "matmul": plain.matmul_sums,
     "conv2d_requant": lambda x, w, b, m, s, *rest: plain.conv2d_sums(x, w, b, *rest[:5]),
+    "pointwise_depthwise_requant": plain.pointwise_depthwise_sums,
     "linear_requant": lambda x, w, b, m, s, z, *rest: plain.linear_sums(x, w, b, z),
     "matmul_requant": lambda a, b, m, s, za, zb, *rest: plain.matmul_sums(a, b, za, zb),
     "add": plain.add_sums,
@@ -48,6 +49,10 @@ SUMS: Mapping[str, Callable[..., Array]] = {
     "adaptive_avg_pool2d": plain_windows.adaptive_avg_pool2d_sums,
     "mean": plain_windows.mean_sums,
     "resize_bilinear": plain_windows.resize_bilinear_sums,
+}
+# The exact sum of the first product of a chain of two.
+INNER_SUMS: Mapping[str, Callable[..., Array]] = {
+    "pointwise_depthwise_requant": plain.pointwise_sums,
 }
 _MOVEMENT = ("reshape", "permute", "slice", "expand", "concat", "pad")
 _DTYPES = {
@@ -93,6 +98,8 @@ def check(name: str, *args: Any, batch: int | None = None) -> torch.Tensor:
     _check_range(op.interval(facts), sums if dtype == torch.int32 else real.flatten().tolist())
     if op.accumulator is not None:
         _check_range(op.accumulator(facts), sums)
+    if op.inner_accumulator is not None:
+        _check_range(op.inner_accumulator(facts), INNER_SUMS[name](*plains).items)
     return real
 
 

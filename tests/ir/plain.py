@@ -228,6 +228,30 @@ def conv2d_requant(x: Array, weight: Array, bias: Array, m: Array, s: Array, *re
     return _finish(y, *rest[8:])
 
 
+def _middle(x: Array, weight: Array, bias: Array, m: Array, s: Array, *rest: Any) -> Array:
+    point = [[1, 1], [0] * 4, [1, 1], 1]
+    lookup = [rest[15]] if len(rest) > 15 else []
+    return conv2d_requant(x, weight, bias, m, s, rest[0], *point, *rest[1:4], *lookup)
+
+
+def pointwise_sums(
+    x: Array, weight: Array, bias: Array, m: Array, s: Array, z: int, *_: Any
+) -> Array:
+    return conv2d_sums(x, weight, bias, z, [1, 1], [0] * 4, [1, 1], 1)
+
+
+def pointwise_depthwise_sums(*args: Any) -> Array:
+    weight, bias, _, _, zero_point, stride, padding, dilation = args[9:17]
+    geometry = (zero_point, stride, padding, dilation, weight.shape[0])
+    return conv2d_sums(_middle(*args), weight, bias, *geometry)
+
+
+def pointwise_depthwise_requant(*args: Any) -> Array:
+    weight, bias, m, s, zero_point, stride, padding, dilation, *limits = args[9:20]
+    geometry = (zero_point, stride, padding, dilation, weight.shape[0])
+    return conv2d_requant(_middle(*args), weight, bias, m, s, *geometry, *limits, *args[21:])
+
+
 def linear_requant(
     x: Array, weight: Array, bias: Array, m: Array, s: Array, x_zero_point: int, *rest: Any
 ) -> Array:

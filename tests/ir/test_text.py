@@ -66,6 +66,7 @@ QUANTS = st.builds(
     st.none() | INTENTS,
     st.none() | QTYPES,
     st.none() | st.tuples(st.integers(), st.integers()),
+    st.none() | st.tuples(st.integers(), st.integers()),
     st.none() | WORDS,
 )
 ORIGINS = st.builds(Origin, st.none() | WORDS, st.none() | WORDS, st.none() | WORDS)

@@ -26,7 +26,8 @@ class IntegerOp:
 
     ``reference`` is the exact CPU implementation, ``interval`` maps operand intervals to the
     result's. ``accumulator`` maps them to the interval of the int32 sum inside, for operators that
-    have one: it is what has to be proven free of overflow.
+    have one: it is what has to be proven free of overflow. ``inner_accumulator`` does so for the
+    first sum of an operator that chains two products.
     """
 
     name: str
@@ -36,6 +37,7 @@ class IntegerOp:
     reference: Callable[..., torch.Tensor]
     interval: RangeFunction
     accumulator: RangeFunction | None = None
+    inner_accumulator: RangeFunction | None = None
 
 
 INTEGER_OPS: dict[str, IntegerOp] = {}
@@ -47,6 +49,7 @@ def integer_op(
     fake: Callable[..., torch.Tensor],
     interval: RangeFunction,
     accumulator: RangeFunction | None = None,
+    inner_accumulator: RangeFunction | None = None,
     library: torch.library.Library = LIBRARY,
     namespace: str = NAMESPACE,
 ) -> Callable[[Callable[..., torch.Tensor]], Callable[..., torch.Tensor]]:
@@ -59,8 +62,9 @@ def integer_op(
         torch.library.register_fake(f"{namespace}::{name}", fake, lib=library)
         overload = getattr(getattr(torch.ops, namespace), name).default
         summary = (reference.__doc__ or "").strip().splitlines()[0]
+        ranges = (interval, accumulator, inner_accumulator)
         INTEGER_OPS[f"{namespace}::{name}"] = IntegerOp(
-            name, schema, summary, overload, reference, interval, accumulator
+            name, schema, summary, overload, reference, *ranges
         )
         return reference
 

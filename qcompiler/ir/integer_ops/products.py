@@ -24,7 +24,8 @@ _REQUANT = "int zero_point, int qmin, int qmax"
 _EPILOGUE = "Tensor? table=None, Tensor? residual=None, int[]? add=None"
 
 
-def _weighted_interval(operands: Mapping[str, Operand]) -> Interval:
+def weighted_interval(operands: Mapping[str, Operand]) -> Interval:
+    """Returns the interval of sums of ``(x - z) * w`` plus a bias, over all channels."""
     x, z = operands["x"], operands["x_zero_point"]
     low, high = accumulator_bounds(
         operands["weight"], operands["bias"], min(x.lo - z, 0), max(x.hi - z, 0)
@@ -32,7 +33,8 @@ def _weighted_interval(operands: Mapping[str, Operand]) -> Interval:
     return Interval(int(low.min()), int(high.max()))
 
 
-def _conv_shape(x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+def conv2d_shape(x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tensor:
+    """Returns an empty tensor of conv2d's result; the arguments are those of conv2d."""
     _bias, _z, stride, (top, bottom, left, right), dilation, _groups = rest
     channels, _, kh, kw = weight.shape
     rows = window_count(x.shape[2], kh, stride[0], top + bottom, dilation[0])
@@ -42,9 +44,9 @@ def _conv_shape(x: torch.Tensor, weight: torch.Tensor, *rest: Any) -> torch.Tens
 
 @integer_op(
     f"conv2d(Tensor x, Tensor weight, Tensor bias, {_CONV}) -> Tensor",
-    fake=_conv_shape,
-    interval=_weighted_interval,
-    accumulator=_weighted_interval,
+    fake=conv2d_shape,
+    interval=weighted_interval,
+    accumulator=weighted_interval,
 )
 def conv2d(
     x: torch.Tensor,
@@ -99,8 +101,8 @@ def _linear_shape(x: torch.Tensor, weight: torch.Tensor, *_: object) -> torch.Te
 @integer_op(
     "linear(Tensor x, Tensor weight, Tensor bias, int x_zero_point) -> Tensor",
     fake=_linear_shape,
-    interval=_weighted_interval,
-    accumulator=_weighted_interval,
+    interval=weighted_interval,
+    accumulator=weighted_interval,
 )
 def linear(
     x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor, x_zero_point: int
@@ -144,7 +146,8 @@ def _finish(
     return y
 
 
-def _fused_interval(operands: Mapping[str, Operand]) -> Interval:
+def fused_interval(operands: Mapping[str, Operand]) -> Interval:
+    """Returns the interval of a fused product's result: that of its last step."""
     if operands["add"] is not None:
         return Interval(operands["add"][6], operands["add"][7])
     if operands["table"] is not None:
@@ -155,9 +158,9 @@ def _fused_interval(operands: Mapping[str, Operand]) -> Interval:
 @integer_op(
     "conv2d_requant(Tensor x, Tensor weight, Tensor bias, Tensor multiplier, Tensor shift,"
     f" {_CONV}, {_REQUANT}, {_EPILOGUE}) -> Tensor",
-    fake=lambda x, w, b, m, s, *rest: _conv_shape(x, w, b, *rest[:5]).to(torch.int8),
-    interval=_fused_interval,
-    accumulator=_weighted_interval,
+    fake=lambda x, w, b, m, s, *rest: conv2d_shape(x, w, b, *rest[:5]).to(torch.int8),
+    interval=fused_interval,
+    accumulator=weighted_interval,
 )
 def conv2d_requant(
     x: torch.Tensor,
@@ -187,8 +190,8 @@ def conv2d_requant(
     "linear_requant(Tensor x, Tensor weight, Tensor bias, Tensor multiplier, Tensor shift,"
     f" int x_zero_point, {_REQUANT}, {_EPILOGUE}) -> Tensor",
     fake=lambda x, w, *_: _linear_shape(x, w).to(torch.int8),
-    interval=_fused_interval,
-    accumulator=_weighted_interval,
+    interval=fused_interval,
+    accumulator=weighted_interval,
 )
 def linear_requant(
     x: torch.Tensor,
