@@ -24,6 +24,7 @@ PROGRAM, DISPATCH, KERNELS = "program.c", "dispatch.c", "kernels.h"
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _CALLED = re.compile(r"\b(qc_\w+)\s*\(")
+_NAME = re.compile(r"\bqc_\w+")
 _MACRO = re.compile(r"^[ \t]*#[ \t]*define[ \t]+(\w+)", re.MULTILINE)
 _PROTOTYPE = re.compile(r"^\w[\w \t*]*\b(qc_\w+)\s*\([^;{}]*\)\s*;", re.MULTILINE)
 
@@ -79,7 +80,9 @@ def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, 
     own = [text for name, text in texts.items() if name not in SHARED_UNITS]
     macros = {name for text in own for name in _MACRO.findall(text)}
     names = sorted({n for text in own for n in _CALLED.findall(text)} - shared - macros)
-    exported = [n for n in _PROTOTYPE.findall(texts.get(INTERFACE, "")) if n not in shared]
+    units = {t for name, text in texts.items() if name.endswith(".c") for t in _NAME.findall(text)}
+    declared = _PROTOTYPE.findall(texts.get(INTERFACE, ""))
+    exported = [n for n in declared if n in units and n not in shared]
     made = {
         KERNELS: _render("kernels.h.jinja", functions=exported),
         DISPATCH: _render("dispatch.c.jinja", functions=exported, levels=levels),
