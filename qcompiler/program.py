@@ -7,10 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import sympy
 import torch
 
-from qcompiler.errors import QCompilerError, counted, nearest
+from qcompiler.errors import counted, nearest
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.structure import pack
@@ -18,11 +17,15 @@ from qcompiler.ir.types import TensorType
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
 from qcompiler.runtime.artifact import pack_graph, write_artifact
+from qcompiler.runtime.inputs import check_inputs, rejection, signature_of
+from qcompiler.runtime.threads import check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
-from qcompiler.target.base import Executable, Target
+from qcompiler.target.base import Executable, Run, Target
 
 # Where an artifact keeps the files of the build.
 BUILD = "native/"
+# So many signatures of inputs are remembered.
+_SIGNATURES = 64
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,8 @@ class Program:
     """A compiled model.
 
     Calling it takes CPU tensors of the compiled types and returns what the model returns. Several
-    threads may call one program at the same time; ``num_threads`` is what one call may use.
+    threads may call one program at the same time; ``num_threads`` is what one call may use. Floats
+    that are contiguous are read in place; other inputs are copied.
     """
 
     def __init__(
@@ -78,20 +82,30 @@ class Program:
         self.manifest = dict(manifest)
         self._executable = executable
         self._float_model = float_model
-        self._threads = os.cpu_count() or 1
+        self._threads = default_threads()
         self._input_types = [type_of(n) for n in graph.inputs]
+        self._prepared: dict[tuple[object, ...], Run] = {}
 
     @property
     def num_threads(self) -> int:
-        """The number of threads that one call may use; results do not depend on it."""
+        """The number of threads that one call may use; results do not depend on it.
+
+        At first that is QCOMPILER_NUM_THREADS, or the number of physical cores that the process
+        may use.
+        """
         return self._threads
 
     @num_threads.setter
     def num_threads(self, threads: int) -> None:
-        if threads < 1:
-            message = f"num_threads is at least 1, not {threads}"
-            raise ValueError(message)
-        self._threads = threads
+        self.set_num_threads(threads)
+
+    def set_num_threads(self, threads: int) -> None:
+        """Sets the number of threads that one call may use.
+
+        Raises:
+            QCompilerError: QC0702 when that is no whole number of at least 1.
+        """
+        self._threads = check_threads(threads, "num_threads")
 
     @property
     def input_types(self) -> tuple[TensorType, ...]:
@@ -111,9 +125,19 @@ class Program:
         """
         if named:
             inputs = self._in_order(inputs, named)
-        check_inputs(self.graph, inputs)
-        results = self._executable.run([t.detach() for t in inputs], self._threads)
-        return pack(self.graph.structure, results)
+        try:
+            run = self._prepared[signature_of(inputs)]
+        except (AttributeError, KeyError, TypeError):
+            run = self._prepare(inputs)
+        return pack(self.graph.structure, run(inputs, self._threads))
+
+    def _prepare(self, inputs: Sequence[torch.Tensor]) -> Run:
+        """Checks inputs that were not seen before and remembers how to run their like."""
+        run = self._executable.prepare(check_inputs(self.graph, inputs))
+        if len(self._prepared) >= _SIGNATURES:
+            self._prepared.clear()
+        self._prepared[signature_of(inputs)] = run
+        return run
 
     def _in_order(
         self, inputs: Sequence[torch.Tensor], named: Mapping[str, torch.Tensor]
@@ -196,51 +220,3 @@ class Program:
 def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:
     with torch.inference_mode():
         return model(*inputs)
-
-
-def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
-    """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
-
-    Raises:
-        QCompilerError: QC0701 naming the input, what it is and what it should be.
-    """
-    wanted = [(n.name, type_of(n)) for n in graph.inputs]
-    expected = ", ".join(f"{name}: {kind}" for name, kind in wanted)
-    if len(inputs) != len(wanted):
-        given_count = counted(len(inputs), "input")
-        problem = f"{given_count} {'was' if len(inputs) == 1 else 'were'} given"
-        raise rejection(problem, expected)
-    sizes: dict[str, int] = {}
-    for (name, kind), given in zip(wanted, inputs, strict=True):
-        if not isinstance(given, torch.Tensor):
-            problem = f"input {name} is of type {type(given).__name__}"
-            raise rejection(problem, expected, name)
-        if given.layout != torch.strided:
-            problem = f"input {name} has the layout {given.layout}"
-            raise rejection(problem, expected, name)
-        if given.dtype != kind.dtype or given.dim() != kind.rank:
-            found = f"{given.dtype} of shape {tuple(given.shape)}"
-            problem = f"input {name} is {found}"
-            raise rejection(problem, expected, name)
-        if given.device.type != "cpu":
-            problem = f"input {name} is on {given.device}"
-            raise rejection(problem, expected, name)
-        for size, dim in zip(given.shape, kind.shape, strict=True):
-            if isinstance(dim, sympy.Symbol):
-                sizes.setdefault(str(dim), size)
-    for (name, kind), given in zip(wanted, inputs, strict=True):
-        if tuple(given.shape) != kind.bind(sizes):
-            problem = f"input {name} has shape {tuple(given.shape)}"
-            raise rejection(problem, expected, name)
-    for name, size in sizes.items():
-        span = graph.symbols[name]
-        if not span.low <= size <= span.high:
-            problem = f"{name} is {size}, outside [{span.low}, {span.high}]"
-            raise rejection(problem, expected)
-    return sizes
-
-
-def rejection(problem: str, expected: str, name: str | None = None) -> QCompilerError:
-    return QCompilerError(
-        "QC0701", problem, node=name, remedy=f"call the program with CPU tensors ({expected})"
-    )

@@ -36,7 +36,7 @@ from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import accepts, build, has_compiler
 from qcompiler.ir.graph import QGraph
-from qcompiler.target.base import Executable, OpSupport, Target
+from qcompiler.target.base import Executable, OpSupport, Run, Target
 
 BINARY, BLOB, INDEX, SOURCES = "program.so", "constants.bin", "native.json", "src/"
 
@@ -81,6 +81,10 @@ class CpuExecutable(Executable):
     def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
         """Returns the program's results for CPU inputs of the compiled types."""
         return self._program.run(inputs, threads)
+
+    def prepare(self, sizes: Mapping[str, int]) -> Run:
+        """Returns what runs inputs whose dynamic dimensions have the given sizes."""
+        return self._program.prepare(sizes)
 
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
         """Returns one call's result; operands are its distinct inputs in order, no constants."""

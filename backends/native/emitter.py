@@ -17,6 +17,7 @@ from qcompiler.backends.native import emit_chained as chained
 from qcompiler.backends.native import emit_elementwise as elementwise
 from qcompiler.backends.native import emit_movement as movement
 from qcompiler.backends.native import emit_products as products
+from qcompiler.backends.native.batching import Batching, find_batching, work_of
 from qcompiler.backends.native.cprint import c_dim, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.op_writer import OpWriter
@@ -24,7 +25,7 @@ from qcompiler.backends.native.packing import ALIGNMENT, Blob
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, type_of
 from qcompiler.ir.graph import QGraph, arguments
-from qcompiler.ir.types import Dim, simplify_dim
+from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
 
 Emission = Callable[[OpWriter], None]
 
@@ -138,8 +139,13 @@ def why_not(node: fx.Node) -> str | None:
     return None
 
 
-def emit(graph: QGraph, plan: Plan) -> NativeSources:
+def emit(graph: QGraph, plan: Plan, batching: Batching | None = None) -> NativeSources:
     """Emits a graph; the sources serve every instruction set, the build chooses one.
+
+    Args:
+        graph: the program.
+        plan: places of its values.
+        batching: how threads share the samples of a batch; None for what ``find_batching`` says.
 
     Raises:
         QCompilerError: QC0203 when an operator's arguments are outside what its kernel covers.
@@ -147,6 +153,8 @@ def emit(graph: QGraph, plan: Plan) -> NativeSources:
     blob = Blob()
     writers = [_write(graph, node, blob) for node in graph.calls]
     program = _Layout(graph, plan, blob)
+    batching = batching or find_batching(graph, plan.size)
+    work = _work(graph)
     text = _template().render(
         ops=[_op_view(i, writer, list(graph.symbols)) for i, writer in enumerate(writers)],
         steps=[program.step(i, writer) for i, writer in enumerate(writers)],
@@ -156,6 +164,9 @@ def emit(graph: QGraph, plan: Plan) -> NativeSources:
         arena_symbols=[name for name in graph.symbols if name in symbols_in(plan.size)],
         step_symbols=[name for name in graph.symbols if name in program.symbols],
         has_islands=any(ISLAND in w.kernels for w in writers),
+        work={name: c_dim(size) for name, size in work.items()},
+        work_symbols=set[str]().union(*(symbols_in(size) for size in work.values())),
+        batch=None if batching is None else _batch_view(graph, batching),
     )
     sources = dict(kernel_sources())
     sources["program.c"] = text.encode()
@@ -239,6 +250,28 @@ def _scratch(writer: OpWriter) -> str | None:
         return None
     shared, own = c_dim(writer.scratch), c_dim(writer.thread_scratch)
     return shared if writer.thread_scratch == 0 else f"{shared} + parts * ({own})"
+
+
+def _work(graph: QGraph) -> dict[str, Dim]:
+    """Returns the work of all operators together, and that of the largest one."""
+    least = {name: span.low for name, span in graph.symbols.items()}
+    sizes = [work_of(node) for node in graph.calls]
+    largest = max(sizes, key=lambda size: evaluate_dim(size, least), default=0)
+    return {"total": simplify_dim(sum(sizes, start=0)), "largest": largest}
+
+
+def _batch_view(graph: QGraph, batching: Batching) -> dict[str, Any]:
+    inputs, outputs = (
+        [batching.per_sample(type_of(node)) for node in nodes]
+        for nodes in (graph.inputs, graph.results)
+    )
+    return {
+        "position": list(graph.symbols).index(batching.symbol),
+        "slice": batching.slice,
+        "inputs": [c_dim(size) for size in inputs],
+        "outputs": [c_dim(size) for size in outputs],
+        "symbols": set[str]().union(*(symbols_in(size) for size in (*inputs, *outputs))),
+    }
 
 
 class _Layout:

@@ -19,7 +19,7 @@ import jinja2
 
 INTERFACE = "qc.h"
 # Compiled once for all levels, beside the generated ones: state of the process lives here.
-SHARED_UNITS = ("pool.c", "threads.c")
+SHARED_UNITS = ("threads.c",)
 PROGRAM, DISPATCH, KERNELS = "program.c", "dispatch.c", "kernels.h"
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)

@@ -6,11 +6,10 @@ import ctypes
 import os
 import tempfile
 import threading
-import time
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import sympy
 import torch
@@ -19,17 +18,109 @@ from torch import fx
 from qcompiler.backends.native.emitter import OpDescriptor
 from qcompiler.backends.native.layout import empty_storage, from_storage, to_storage
 from qcompiler.backends.native.packing import ALIGNMENT
-from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType
+from qcompiler.runtime.inputs import check_inputs
 
 SLACK = 64
-# Arenas of so many sizes are kept for reuse; another size drops them all.
-_ARENA_SIZES = 8
+# More threads than that are not used; kernels/threads.c has room for as many.
+MAX_THREADS = 256
+# Memory of so many calls at the same time is kept for reuse.
+_FRAMES = 64
+_CPU = torch.device("cpu")
+_Int = ctypes.c_int64
 _ISLAND_TYPE = ctypes.CFUNCTYPE(
     ctypes.c_int, ctypes.c_int, ctypes.POINTER(ctypes.c_int64), ctypes.POINTER(ctypes.c_void_p)
 )
+
+
+class _Frame:
+    """What one running call needs beside its results: pointers to values, and an arena."""
+
+    __slots__ = ("_memory", "arena", "inputs", "inputs_at", "outputs", "outputs_at", "size")
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        self.inputs = (ctypes.c_void_p * max(inputs, 1))()
+        self.outputs = (ctypes.c_void_p * max(outputs, 1))()
+        self.inputs_at = ctypes.addressof(self.inputs)
+        self.outputs_at = ctypes.addressof(self.outputs)
+        self.size = -1
+
+    def grow(self, size: int) -> None:
+        """Makes the arena so many bytes large, at an aligned address."""
+        self._memory = torch.empty(size + ALIGNMENT, dtype=torch.uint8, device=_CPU)
+        self.arena = -(-self._memory.data_ptr() // ALIGNMENT) * ALIGNMENT
+        self.size = size
+
+
+class NativeCall:
+    """The calls of a program with inputs of given sizes: all that depends on the sizes alone.
+
+    Inputs have been checked. Contiguous floats are read in place; other inputs are converted to
+    storage, each at the cost of a copy. Results in floating point are computed in place.
+    """
+
+    def __init__(self, program: NativeProgram, sizes: Mapping[str, int]) -> None:
+        self._program = program
+        self._frames = program.frames
+        self._symbols = program.symbols_array(sizes)
+        self._symbols_at = ctypes.addressof(self._symbols)
+        self._arena_sizes: dict[int, int] = {}
+        self._stored = [not t.is_float for t in program.inputs]
+        # Of each result: shape and dtype of its storage, and its type where that has another form.
+        self._results: list[tuple[tuple[int, ...], torch.dtype, TensorType | None]] = []
+        self._shapes = [t.bind(sizes) for t in program.outputs]
+        for t, shape in zip(program.outputs, self._shapes, strict=True):
+            if t.is_float:
+                self._results.append((shape, t.dtype, None))
+            else:
+                size = torch.Size(shape).numel() * t.dtype.itemsize + SLACK
+                self._results.append(((size,), torch.uint8, t))
+        self._converted = any(not t.is_float for t in program.outputs)
+
+    def __call__(
+        self, inputs: Sequence[torch.Tensor], threads: int, times_at: int | None = None
+    ) -> list[torch.Tensor]:
+        """Runs the program; adds each operator's nanoseconds to the numbers at an address."""
+        threads = min(threads, MAX_THREADS)
+        try:
+            frame = self._frames.pop()
+        except IndexError:
+            frame = _Frame(len(self._stored), len(self._results))
+        size = self._arena_sizes.get(threads)
+        if size is None:
+            size = int(self._program.qc_arena_size(self._symbols_at, threads))
+            self._arena_sizes[threads] = size
+        if frame.size < size:
+            frame.grow(size)
+        copies = []
+        pointers = frame.inputs
+        for i, x in enumerate(inputs):
+            if self._stored[i] or not x.is_contiguous() or x.is_neg():
+                x = _stored_input(x)
+                copies.append(x)
+            pointers[i] = x.data_ptr()
+        pointers = frame.outputs
+        results = []
+        for i, (shape, dtype, _) in enumerate(self._results):
+            result = torch.empty(shape, dtype=dtype, device=_CPU)
+            pointers[i] = result.data_ptr()
+            results.append(result)
+        status = self._program.qc_run(
+            self._symbols_at, frame.inputs_at, frame.outputs_at, frame.arena, threads, times_at
+        )
+        self._frames.append(frame)
+        if status:
+            self._program.fail(status)
+        return self._logical(results) if self._converted else results
+
+    def _logical(self, results: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Returns the results in logical order; integers have another form in storage."""
+        return [
+            stored if t is None else from_storage(stored, t, shape)
+            for stored, (_, _, t), shape in zip(results, self._results, self._shapes, strict=True)
+        ]
 
 
 class NativeProgram:
@@ -47,89 +138,53 @@ class NativeProgram:
         self.graph = graph
         self.ops = tuple(ops)
         self.symbols = tuple(graph.symbols)
+        self.inputs = [type_of(node) for node in graph.inputs]
+        self.outputs = [type_of(node) for node in graph.results]
+        self.frames: deque[_Frame] = deque(maxlen=_FRAMES)
         self._index = {op.node: i for i, op in enumerate(self.ops)}
         self._nodes = {node.name: node for node in graph.nodes}
-        self._inputs = [type_of(node) for node in graph.inputs]
-        self._outputs = [type_of(node) for node in graph.results]
         self._blob = torch.frombuffer(bytearray(blob), dtype=torch.uint8).clone()
-        self._arenas: dict[int, deque[torch.Tensor]] = {}
-        self._library = _load(binary, level)
-        self._library.qc_arena_size.restype = ctypes.c_int64
-        self._library.qc_init(ctypes.c_void_p(self._blob.data_ptr()))
-        self._island: object = None
-        if hasattr(self._library, "qc_set_island"):
+        library = _load(binary, level)
+        pointer, number = ctypes.c_void_p, ctypes.c_int
+        library.qc_init.argtypes = [pointer]
+        library.qc_arena_size.argtypes = [pointer, number]
+        library.qc_arena_size.restype = _Int
+        library.qc_run.argtypes = [pointer, pointer, pointer, pointer, number, pointer]
+        library.qc_op.argtypes = [number, pointer, pointer, number]
+        library.qc_init(self._blob.data_ptr())
+        self.qc_arena_size, self.qc_run = library.qc_arena_size, library.qc_run
+        self._qc_op = library.qc_op
+        if hasattr(library, "qc_set_island"):
             self._island = _ISLAND_TYPE(self._run_island)
-            self._library.qc_set_island(self._island)
+            library.qc_set_island(self._island)
         self._failure = threading.local()
 
-    def bind(self, inputs: Sequence[torch.Tensor]) -> dict[str, int]:
-        """Returns the symbols' values that the inputs' shapes give.
+    def prepare(self, sizes: Mapping[str, int]) -> NativeCall:
+        """Returns what runs checked inputs whose dynamic dimensions have the given sizes."""
+        return NativeCall(self, sizes)
+
+    def run(self, inputs: Sequence[torch.Tensor], threads: int = 1) -> list[torch.Tensor]:
+        """Runs the program on CPU tensors and returns its results.
 
         Raises:
             QCompilerError: QC0701 when number, rank, dtype or shape of an input differ.
         """
-        if len(inputs) != len(self._inputs):
-            _reject(f"{len(inputs)} inputs were given, the program takes {len(self._inputs)}")
-        values: dict[str, int] = {}
-        for i, (given, wanted) in enumerate(zip(inputs, self._inputs, strict=True)):
-            fits = given.dtype == wanted.dtype and given.dim() == wanted.rank
-            if not fits or given.device.type != "cpu":
-                _reject(f"input {i} is {given.dtype} of shape {tuple(given.shape)}, not {wanted}")
-            for size, dim in zip(given.shape, wanted.shape, strict=True):
-                if isinstance(dim, sympy.Symbol):
-                    values.setdefault(str(dim), size)
-        for i, (given, wanted) in enumerate(zip(inputs, self._inputs, strict=True)):
-            if tuple(given.shape) != wanted.bind(values):
-                _reject(f"input {i} has shape {tuple(given.shape)}, not {wanted}")
-        return values
-
-    def run(self, inputs: Sequence[torch.Tensor], threads: int = 1) -> list[torch.Tensor]:
-        """Runs the program on CPU tensors and returns its results."""
-        return self._run(inputs, threads, None)
+        return self.prepare(check_inputs(self.graph, inputs))(inputs, threads)
 
     def time_ops(
         self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
     ) -> dict[str, float]:
-        """Returns each node's least time in microseconds over a number of runs."""
+        """Returns each node's least time in microseconds over a number of runs.
+
+        Where threads take slices of the batch, that is the time of one thread over its share.
+        """
+        call = self.prepare(check_inputs(self.graph, inputs))
         least = [float("inf")] * len(self.ops)
         for _ in range(repeats):
-            ends = (ctypes.c_int64 * (len(self.ops) + 1))()
-            before = time.monotonic_ns()
-            self._run(inputs, threads, ends)
-            starts = [before, *ends]
-            for i in range(len(self.ops)):
-                least[i] = min(least[i], (ends[i] - starts[i]) / 1000)
-        return {op.node: least[i] for i, op in enumerate(self.ops)}
-
-    def _run(
-        self,
-        inputs: Sequence[torch.Tensor],
-        threads: int,
-        times: ctypes.Array[ctypes.c_int64] | None,
-    ) -> list[torch.Tensor]:
-        values = self.bind(inputs)
-        symbols = self._symbols(values)
-        stored = [_stored_input(x) for x in inputs]
-        shapes = [t.bind(values) for t in self._outputs]
-        results = [empty_storage(t, s) for t, s in zip(self._outputs, shapes, strict=True)]
-        size = int(self._library.qc_arena_size(symbols, threads))
-        pool = self._arenas.get(size)
-        if pool is None:
-            if len(self._arenas) >= _ARENA_SIZES:
-                self._arenas.clear()
-            pool = self._arenas.setdefault(size, deque(maxlen=64))
-        try:
-            arena = pool.pop()
-        except IndexError:
-            arena = torch.empty(size + ALIGNMENT, dtype=torch.uint8)
-        start = ctypes.c_void_p(-(-arena.data_ptr() // ALIGNMENT) * ALIGNMENT)
-        status = self._library.qc_run(
-            symbols, _pointers(stored), _pointers(results), start, threads, times
-        )
-        pool.append(arena)
-        self._check(status)
-        triples = zip(results, self._outputs, shapes, strict=True)
-        return [from_storage(r, t, s) for r, t, s in triples]
+            spent = (_Int * max(len(self.ops), 1))()
+            call(inputs, threads, ctypes.addressof(spent))
+            least = [min(a, b / 1000) for a, b in zip(least, spent, strict=False)]
+        return {op.node: time for op, time in zip(self.ops, least, strict=True)}
 
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int = 1) -> torch.Tensor:
         """Runs one operator on logical values, in the order of its descriptor's operands."""
@@ -140,16 +195,17 @@ class NativeProgram:
         stored = [_with_slack(to_storage(x)) for x in operands]
         out = empty_storage(result, shape)
         pointers = _pointers([*stored, out])
-        self._check(self._library.qc_op(index, self._symbols(values), pointers, threads))
+        if status := self._qc_op(index, self.symbols_array(values), pointers, threads):
+            self.fail(status)
         return from_storage(out, result, shape)
 
-    def _symbols(self, values: Mapping[str, int]) -> ctypes.Array[ctypes.c_int64]:
+    def symbols_array(self, values: Mapping[str, int]) -> ctypes.Array[ctypes.c_int64]:
+        """Returns the sizes of the dynamic dimensions as the C functions take them."""
         numbers = [values.get(name, 0) for name in self.symbols] or [0]
-        return (ctypes.c_int64 * len(numbers))(*numbers)
+        return (_Int * len(numbers))(*numbers)
 
-    def _check(self, status: int) -> None:
-        if status == 0:
-            return
+    def fail(self, status: int) -> NoReturn:
+        """Raises what a C function reports."""
         error: BaseException | None = getattr(self._failure, "error", None)
         self._failure.error = None
         if error is not None:
@@ -173,7 +229,7 @@ class NativeProgram:
                 held[self._nodes[name]] = _view(operands[i], type_of(self._nodes[name]), values)
             result = _call(self.graph, node, held)
             _copy_back(operands[len(op.operands)], type_of(node), result, values)
-        except BaseException as error:  # C cannot carry it; _check raises it again
+        except BaseException as error:  # C cannot carry it; fail raises it again
             self._failure.error = error
             return -3
         return 0
@@ -224,8 +280,9 @@ def _copy_back(
 
 
 def _stored_input(x: torch.Tensor) -> torch.Tensor:
-    """Returns an input in storage; kernels of integers may read a little past the end."""
-    return to_storage(x) if x.is_floating_point() else _with_slack(to_storage(x))
+    """Returns an input in storage; kernels may read a little past the end of integers."""
+    stored = to_storage(x.detach().resolve_neg())
+    return stored if x.is_floating_point() else _with_slack(stored)
 
 
 def _with_slack(stored: torch.Tensor) -> torch.Tensor:
@@ -252,9 +309,3 @@ def _load(binary: bytes, level: str) -> ctypes.CDLL:
         message = f"the library does not run at the level {level} here"
         raise RuntimeError(message)
     return library
-
-
-def _reject(problem: str) -> None:
-    raise QCompilerError(
-        "QC0701", problem, remedy="give CPU tensors of the shapes and dtypes listed by the report"
-    )

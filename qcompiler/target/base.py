@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeAlias
 
 import torch
 from torch import fx
@@ -29,12 +29,24 @@ class OpSupport:
     note: str = ""
 
 
+# Runs inputs that have been checked, on a number of threads.
+Run: TypeAlias = Callable[[Sequence[torch.Tensor], int], list[torch.Tensor]]
+
+
 class Executable(ABC):
     """A program built for a target: runs as a whole, or one operator at a time for verification."""
 
     @abstractmethod
     def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
         """Returns the program's results for CPU inputs of the compiled types."""
+
+    def prepare(self, sizes: Mapping[str, int]) -> Run:
+        """Returns what runs inputs whose dynamic dimensions have the given sizes.
+
+        A program asks once for each signature of inputs: what depends on sizes alone need not be
+        computed at each call.
+        """
+        return lambda inputs, threads: self.run([x.detach() for x in inputs], threads)
 
     @abstractmethod
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:

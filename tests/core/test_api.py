@@ -84,9 +84,12 @@ def test_one_compile_runs_every_batch_on_any_threads(program: qc.Program, batch:
         assert same(program(images(batch, 9)), expected)
 
 
-def test_threads_are_at_least_one(program: qc.Program) -> None:
-    with pytest.raises(ValueError, match="at least 1"):
-        program.num_threads = 0
+@pytest.mark.parametrize("threads", [0, -1, 1.5, True])
+def test_threads_are_a_whole_number_above_0(program: qc.Program, threads: Any) -> None:
+    with pytest.raises(qc.QCompilerError, match="QC0702: num_threads is"):
+        program.set_num_threads(threads)
+    with pytest.raises(qc.QCompilerError, match="QC0702"):
+        program.num_threads = threads
 
 
 def test_several_python_threads_call_one_program(program: qc.Program) -> None:

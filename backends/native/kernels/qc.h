@@ -23,7 +23,7 @@ typedef struct {
 
 typedef void (*qc_task)(const void *job, int index, int count);
 
-int qc_pool_acquire(int threads);
+int qc_pool_acquire(int threads, int64_t work);
 void qc_pool_release(void);
 void qc_parallel(const qc_context *context, qc_task task, const void *job, int64_t cost);
 

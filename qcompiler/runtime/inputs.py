@@ -1,0 +1,73 @@
+"""The inputs of a call: checked against the program's types, with errors that name the input."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import sympy
+import torch
+
+from qcompiler.errors import QCompilerError, counted
+from qcompiler.ir.annotations import type_of
+from qcompiler.ir.graph import QGraph
+
+
+def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
+    """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
+
+    The outcome depends on ``signature_of`` the inputs alone.
+
+    Raises:
+        QCompilerError: QC0701 naming the input, what it is and what it should be.
+    """
+    wanted = [(n.name, type_of(n)) for n in graph.inputs]
+    expected = ", ".join(f"{name}: {kind}" for name, kind in wanted)
+    if len(inputs) != len(wanted):
+        given_count = counted(len(inputs), "input")
+        problem = f"{given_count} {'was' if len(inputs) == 1 else 'were'} given"
+        raise rejection(problem, expected)
+    sizes: dict[str, int] = {}
+    for (name, kind), given in zip(wanted, inputs, strict=True):
+        if not isinstance(given, torch.Tensor):
+            problem = f"input {name} is of type {type(given).__name__}"
+            raise rejection(problem, expected, name)
+        if given.layout != torch.strided:
+            problem = f"input {name} has the layout {given.layout}"
+            raise rejection(problem, expected, name)
+        if given.dtype != kind.dtype or given.dim() != kind.rank:
+            found = f"{given.dtype} of shape {tuple(given.shape)}"
+            problem = f"input {name} is {found}"
+            raise rejection(problem, expected, name)
+        if given.device.type != "cpu":
+            problem = f"input {name} is on {given.device}"
+            raise rejection(problem, expected, name)
+        for size, dim in zip(given.shape, kind.shape, strict=True):
+            if isinstance(dim, sympy.Symbol):
+                sizes.setdefault(str(dim), size)
+    for (name, kind), given in zip(wanted, inputs, strict=True):
+        if tuple(given.shape) != kind.bind(sizes):
+            problem = f"input {name} has shape {tuple(given.shape)}"
+            raise rejection(problem, expected, name)
+    for name, size in sizes.items():
+        span = graph.symbols[name]
+        if not span.low <= size <= span.high:
+            problem = f"{name} is {size}, outside [{span.low}, {span.high}]"
+            raise rejection(problem, expected)
+    return sizes
+
+
+def signature_of(inputs: Sequence[Any]) -> tuple[object, ...]:
+    """Returns what decides whether a program takes the inputs, cheap to compare.
+
+    Raises:
+        AttributeError: an input is no tensor.
+    """
+    return tuple([(type(x), x.shape, x.dtype, x.is_cpu, x.layout) for x in inputs])
+
+
+def rejection(problem: str, expected: str, name: str | None = None) -> QCompilerError:
+    """Returns the error for inputs that a program does not take."""
+    return QCompilerError(
+        "QC0701", problem, node=name, remedy=f"call the program with CPU tensors ({expected})"
+    )
