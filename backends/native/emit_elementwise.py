@@ -50,14 +50,21 @@ def emit_dequantize_accumulator(op: OpWriter) -> None:
     x, scale = op.type_of("x"), op.constant("scale").reshape(-1)
     axis = op.args["axis"] % x.rank
     step = 1 if scale.numel() > 1 else 0
-    if is_interleaved(x):
+    if is_interleaved(x) and axis < 2:
+        n, c, h, w = x.shape
+        pixels = simplify_dim(h * w)
+        shape = [1, n, c, pixels]
+        strides = [0, simplify_dim(pixels * c), 1, c]
+        scale_strides = [0, *(step if d == axis else 0 for d in range(2)), 0]
+    elif is_interleaved(x):
         shape, strides = list(x.shape), list(strides_of(x))
-        scale_strides = [step if d == axis else 0 for d in range(x.rank)]
+        scale_strides = [step if d == axis else 0 for d in range(4)]
     else:
         outer, inner = _product(x.shape[:axis]), _product(x.shape[axis + 1 :])
-        shape = [1, outer, x.shape[axis], inner]
+        channels_last = inner == 1
+        shape = [1, 1, outer, x.shape[axis]] if channels_last else [1, outer, x.shape[axis], inner]
         strides = list(row_major_strides(shape))
-        scale_strides = [0, 0, step, 0]
+        scale_strides = [0, 0, 0, step] if channels_last else [0, 0, step, 0]
     fields = {
         **{"shape": shape, "stride": strides, "scale_stride": scale_strides},
         "scale": op.array(scale.numpy().astype(np.float32), "float"),

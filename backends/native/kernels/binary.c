@@ -1,0 +1,262 @@
+/* add and mul of two byte tensors with broadcasting. */
+#include "vector.h"
+
+typedef struct {
+    qc_binary p;
+    const uint8_t *a, *b;
+    uint8_t *out;
+    int is_mul;
+} binary_job;
+
+static inline uint8_t mul_one(const qc_binary *p, int32_t a, int32_t b)
+{
+    const int64_t product = (int64_t)(a - p->a_zero_point) * (b - p->b_zero_point);
+    return (uint8_t)qc_clamp(qc_scale(product, p->multiplier, p->shift) + p->zero_point, p->qmin, p->qmax);
+}
+
+static void strided_row(const binary_job *job, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
+                        uint8_t *out, int64_t out_step, int64_t count)
+{
+    const qc_binary copy = job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
+    const int32_t add[8] = {p->a_zero_point, p->a_multiplier, p->b_zero_point, p->b_multiplier,
+                            p->shift,        p->zero_point,   p->qmin,         p->qmax};
+    if (job->is_mul)
+        for (int64_t i = 0; i < count; i++)
+            out[i * out_step] = mul_one(p, a[i * a_step], b[i * b_step]);
+    else
+        for (int64_t i = 0; i < count; i++)
+            out[i * out_step] = qc_add2(a[i * a_step], b[i * b_step], add);
+}
+
+#if defined(QC_VECTOR)
+/* ADD2 modulo 2^32: a*ma + b*mb + rest, with each multiplier split into high * 2^15 + low so that a pair
+ * of 16-bit products gives each half. The zero points and the rounding are in `rest`. */
+typedef struct {
+    vec low, high, rest, zero_point, qmin, qmax;
+    __m128i shift;
+} sum_constants;
+
+static inline sum_constants sum_constants_of(const qc_binary *p)
+{
+    const uint32_t ma = (uint32_t)p->a_multiplier, mb = (uint32_t)p->b_multiplier;
+    const uint32_t rest = ((uint32_t)1 << (p->shift - 1)) - (uint32_t)p->a_zero_point * ma -
+                          (uint32_t)p->b_zero_point * mb;
+    const uint32_t high_a = (uint32_t)(p->a_multiplier >> 15), high_b = (uint32_t)(p->b_multiplier >> 15);
+    return (sum_constants){
+        V(set1_epi32)((int32_t)((ma & 0x7FFF) | (mb & 0x7FFF) << 16)),
+        V(set1_epi32)((int32_t)((high_a & 0xFFFF) | high_b << 16)),
+        V(set1_epi32)((int32_t)rest),
+        V(set1_epi16)((int16_t)p->zero_point),
+        V(set1_epi8)((char)p->qmin),
+        V(set1_epi8)((char)p->qmax),
+        _mm_cvtsi32_si128(p->shift),
+    };
+}
+
+/* Says whether the high parts of both multipliers are 16-bit numbers. */
+static inline int sum_is_split(const qc_binary *p)
+{
+    const int64_t bound = (int64_t)1 << 30;
+    return p->a_multiplier >= -bound && p->a_multiplier < bound && p->b_multiplier >= -bound &&
+           p->b_multiplier < bound;
+}
+
+QC_INLINE vec sum_lanes(const sum_constants *k, vec pairs)
+{
+    const vec low = V(add_epi32)(V(madd_epi16)(pairs, k->low), k->rest);
+    return V(sra_epi32)(V(add_epi32)(low, V(slli_epi32)(V(madd_epi16)(pairs, k->high), 15)), k->shift);
+}
+
+QC_INLINE vec sum_bytes(const sum_constants *k, vec a, vec b)
+{
+    const vec ab0 = V(unpacklo_epi8)(a, b), ab1 = V(unpackhi_epi8)(a, b), none = vec_zero();
+    const vec v01 = V(packs_epi32)(sum_lanes(k, V(unpacklo_epi8)(ab0, none)),
+                                   sum_lanes(k, V(unpackhi_epi8)(ab0, none)));
+    const vec v23 = V(packs_epi32)(sum_lanes(k, V(unpacklo_epi8)(ab1, none)),
+                                   sum_lanes(k, V(unpackhi_epi8)(ab1, none)));
+    const vec y = V(packus_epi16)(V(adds_epi16)(v01, k->zero_point), V(adds_epi16)(v23, k->zero_point));
+    return vec_clamp_bytes(y, k->qmin, k->qmax);
+}
+
+/* A product of codes has 17 bits. For a multiplier of 24 bits (m % 128 == 0), M = m / 128 = high * 2^12 + low:
+ * SR(x, m, s) = (x * high + (x * low >> 12) + 2^(s-20)) >> (s-19), all in 32 bits. */
+typedef struct {
+    vec a_zero_point, b_zero_point, low, high, half, zero_point, qmin, qmax;
+    __m128i shift;
+    vec_scaling scaling;
+    int is_split;
+} product_constants;
+
+static inline product_constants product_constants_of(const qc_binary *p)
+{
+    product_constants k;
+    k.a_zero_point = V(set1_epi16)((int16_t)p->a_zero_point);
+    k.b_zero_point = V(set1_epi16)((int16_t)p->b_zero_point);
+    k.is_split = p->multiplier % 128 == 0 && p->shift >= 20 && p->shift <= 49;
+    k.low = V(set1_epi32)(p->multiplier >> 7 & 0xFFF);
+    k.high = V(set1_epi32)(p->multiplier >> 19);
+    k.half = V(set1_epi32)(k.is_split ? 1 << (p->shift - 20) : 0);
+    k.shift = _mm_cvtsi32_si128(p->shift - 19);
+    k.zero_point = V(set1_epi16)((int16_t)(k.is_split ? p->zero_point : 0));
+    k.scaling = vec_scaling_of(V(set1_epi32)(p->multiplier), V(set1_epi32)(p->shift), p->zero_point);
+    k.qmin = V(set1_epi8)((char)p->qmin);
+    k.qmax = V(set1_epi8)((char)p->qmax);
+    return k;
+}
+
+QC_INLINE vec product_lanes(const product_constants *k, vec x)
+{
+    if (!k->is_split)
+        return vec_scale(&k->scaling, x);
+    const vec low = V(srai_epi32)(V(mullo_epi32)(x, k->low), 12);
+    return V(sra_epi32)(V(add_epi32)(V(add_epi32)(V(mullo_epi32)(x, k->high), low), k->half), k->shift);
+}
+
+/* 2 * VEC_LANES products of 16-bit differences, scaled, as 16 bits. */
+QC_INLINE vec product_words(const product_constants *k, vec a, vec b)
+{
+    const vec low = V(mullo_epi16)(a, b), high = V(mulhi_epi16)(a, b);
+    const vec y = V(packs_epi32)(product_lanes(k, V(unpacklo_epi16)(low, high)),
+                                 product_lanes(k, V(unpackhi_epi16)(low, high)));
+    return V(adds_epi16)(y, k->zero_point);
+}
+
+QC_INLINE vec product_bytes(const product_constants *k, vec a, vec b)
+{
+    const vec none = vec_zero(), za = k->a_zero_point, zb = k->b_zero_point;
+    const vec y0 = product_words(k, V(sub_epi16)(V(unpacklo_epi8)(a, none), za),
+                                 V(sub_epi16)(V(unpacklo_epi8)(b, none), zb));
+    const vec y1 = product_words(k, V(sub_epi16)(V(unpackhi_epi8)(a, none), za),
+                                 V(sub_epi16)(V(unpackhi_epi8)(b, none), zb));
+    return vec_clamp_bytes(V(packus_epi16)(y0, y1), k->qmin, k->qmax);
+}
+
+/* One row of bytes; a step is 1, or 0 for a single repeated value. */
+#define DENSE_ROW(COMBINE)                                                           \
+    for (int64_t i = 0; i < count; i += VEC) {                                       \
+        const vec va = a_step ? vec_load(a + i) : V(set1_epi8)((char)*a);            \
+        const vec vb = b_step ? vec_load(b + i) : V(set1_epi8)((char)*b);            \
+        vec_store_part(out + i, COMBINE(k, va, vb), count - i);                      \
+    }
+
+static void sum_row(const sum_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
+                    uint8_t *out, int64_t count)
+{
+    DENSE_ROW(sum_bytes)
+}
+
+static void product_row(const product_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b,
+                        int64_t b_step, uint8_t *out, int64_t count)
+{
+    DENSE_ROW(product_bytes)
+}
+#endif
+
+static void binary_task(const void *argument, int index, int count)
+{
+    const binary_job *job = argument;
+    const qc_binary *p = &job->p;
+    const int inner = p->rank - 1;
+    const int64_t length = p->shape[inner], sa = p->a_stride[inner], sb = p->b_stride[inner], so = p->out_stride[inner];
+    int64_t rows = 1;
+    for (int i = 0; i < inner; i++)
+        rows *= p->shape[i];
+    /* A flat operation is cut along its only axis, anything else along its rows. */
+    const int64_t total = rows == 1 ? length : rows;
+    const int64_t begin = total * index / count, end = total * (index + 1) / count;
+    const int64_t from = rows == 1 ? begin : 0, size = rows == 1 ? end - begin : length;
+    if (begin == end)
+        return;
+    int64_t at = from * sa, bt = from * sb, ot = from * so, position[QC_MAX_RANK];
+#if defined(QC_VECTOR)
+    const int is_dense = so == 1 && sa >= 0 && sa <= 1 && sb >= 0 && sb <= 1;
+    const int use_sum = is_dense && !job->is_mul && sum_is_split(p), use_product = is_dense && job->is_mul;
+    const sum_constants sums = use_sum ? sum_constants_of(p) : (sum_constants){0};
+    const product_constants products = use_product ? product_constants_of(p) : (product_constants){0};
+#endif
+    int64_t rest = rows == 1 ? 0 : begin;
+    for (int i = inner - 1; i >= 0; i--) {
+        position[i] = rest % p->shape[i];
+        rest /= p->shape[i];
+        at += position[i] * p->a_stride[i];
+        bt += position[i] * p->b_stride[i];
+        ot += position[i] * p->out_stride[i];
+    }
+    for (int64_t row = rows == 1 ? 0 : begin; row < (rows == 1 ? 1 : end); row++) {
+#if defined(QC_VECTOR)
+        if (use_sum)
+            sum_row(&sums, job->a + at, sa, job->b + bt, sb, job->out + ot, size);
+        else if (use_product)
+            product_row(&products, job->a + at, sa, job->b + bt, sb, job->out + ot, size);
+        else
+#endif
+            strided_row(job, job->a + at, sa, job->b + bt, sb, job->out + ot, so, size);
+        for (int i = inner - 1; i >= 0; i--) {
+            at += p->a_stride[i];
+            bt += p->b_stride[i];
+            ot += p->out_stride[i];
+            if (++position[i] < p->shape[i])
+                break;
+            at -= position[i] * p->a_stride[i];
+            bt -= position[i] * p->b_stride[i];
+            ot -= position[i] * p->out_stride[i];
+            position[i] = 0;
+        }
+    }
+}
+
+/* Orders the axes by output stride and joins those that run on without a gap. */
+static void collapse(qc_binary *p)
+{
+    for (int i = 1; i < p->rank; i++)
+        for (int j = i; j > 0 && p->out_stride[j] > p->out_stride[j - 1]; j--) {
+#define SWAP(v) { const int64_t t = v[j]; v[j] = v[j - 1]; v[j - 1] = t; }
+            SWAP(p->shape) SWAP(p->a_stride) SWAP(p->b_stride) SWAP(p->out_stride)
+#undef SWAP
+        }
+    int rank = 0;
+    for (int i = 0; i < p->rank; i++) {
+        const int64_t n = p->shape[i];
+        if (n == 1)
+            continue;
+        const int j = rank - 1;
+        if (rank && p->a_stride[j] == n * p->a_stride[i] && p->b_stride[j] == n * p->b_stride[i] &&
+            p->out_stride[j] == n * p->out_stride[i]) {
+            p->shape[j] *= n;
+        } else {
+            rank++;
+            p->shape[j + 1] = n;
+        }
+        p->a_stride[rank - 1] = p->a_stride[i];
+        p->b_stride[rank - 1] = p->b_stride[i];
+        p->out_stride[rank - 1] = p->out_stride[i];
+    }
+    if (rank == 0) {
+        rank = 1;
+        p->shape[0] = p->rank && p->shape[0] == 0 ? 0 : 1;
+        p->a_stride[0] = p->b_stride[0] = p->out_stride[0] = 1;
+    }
+    p->rank = rank;
+}
+
+static void run_binary(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out,
+                       int is_mul)
+{
+    binary_job job = {*p, a, b, out, is_mul};
+    int64_t count = 1;
+    for (int i = 0; i < p->rank; i++)
+        count *= p->shape[i];
+    collapse(&job.p);
+    qc_parallel(c, binary_task, &job, count * 8);
+}
+
+void qc_add_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+{
+    run_binary(c, p, a, b, out, 0);
+}
+
+void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+{
+    run_binary(c, p, a, b, out, 1);
+}
+
