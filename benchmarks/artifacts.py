@@ -63,8 +63,8 @@ class Store:
         return loaded
 
     def _path(self, name: str) -> Path:
-        definition = _digest([Path(__file__).with_name("models.py")])
-        return self.cache / f"{self.model}-{definition}" / f"{name}-{_RECIPES[name].version()}"
+        recipes = _digest([Path(__file__).with_name("models.py"), Path(__file__)])
+        return self.cache / f"{self.model}-{recipes}" / f"{name}-{_RECIPES[name].version()}"
 
 
 @dataclass(frozen=True)
@@ -109,8 +109,14 @@ def _export_onnx(store: Store, folder: Path) -> None:
     import torch
 
     program = torch.export.load(store.folder("torch") / "model.pt2")
-    names: dict[str, Any] = {"input_names": ["images"], "output_names": ["logits"]}
-    torch.onnx.export(program, f=folder / "model.onnx", external_data=False, **names)
+    torch.onnx.export(
+        program,
+        f=folder / "model.onnx",
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: "batch"},),
+        external_data=False,
+    )
 
 
 def _quantize_onnxruntime(store: Store, folder: Path) -> None:

@@ -7,6 +7,7 @@ packages stand in benchmarks/peers.txt; PATH is the interpreter of an environmen
 from __future__ import annotations
 
 import argparse
+import math
 import random
 import sys
 import tempfile
@@ -40,8 +41,8 @@ class Entry:
 
     @property
     def timing(self) -> Timing | None:
-        """The timed calls; None where it failed."""
-        return None if self.failure else Timing(tuple(self.seconds))
+        """The timed calls; None where it failed or was never timed."""
+        return Timing(tuple(self.seconds)) if self.seconds and not self.failure else None
 
 
 # By threads, batch, model and contender.
@@ -126,13 +127,14 @@ def table(
             title = CONTENDERS[name].title
             if entry.timing is None:
                 rows.append([model, title, "failed", *["-"] * 4])
-                notes.append(f"{model}, {title}: {entry.failure}")
+                notes.append(f"{model}, {title}: {entry.failure or 'stopped before its turn'}")
                 continue
             median = entry.timing.median
             cells = [f"{entry.timing.minimum * 1e3:.3f}", f"{median * 1e3:.3f}"]
             cells.append("-" if int8 is None else f"{median / int8:.3f}")
             cells.append("-" if fp32 is None else f"{fp32 / median:.2f}")
-            rows.append([model, title, *cells, f"{entry.sqnr:.1f} dB"])
+            exact = entry.sqnr == math.inf
+            rows.append([model, title, *cells, "equal" if exact else f"{entry.sqnr:.1f} dB"])
             notes.append(f"{model}, {title}: {entry.detail}")
     return rows, notes
 
@@ -191,12 +193,14 @@ def main() -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
         # Drawn between slots only: a thread that draws would disturb what is being timed.
         progress = Progress(*columns, console=Console(stderr=True), auto_refresh=False)
-        with progress:
-            for model in plan.models:
-                Store(plan.cache, model).folder("torch")
-                for threads in plan.threads:
-                    measure(plan, model, threads, entries, progress)
-        write_tables(plan, entries, None if chosen.quick else chosen.results)
+        try:
+            with progress:
+                for model in plan.models:
+                    Store(plan.cache, model).folder("torch")
+                    for threads in plan.threads:
+                        measure(plan, model, threads, entries, progress)
+        finally:  # of a run that was stopped, what was measured
+            write_tables(plan, entries, None if chosen.quick else chosen.results)
 
 
 if __name__ == "__main__":

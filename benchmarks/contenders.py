@@ -64,7 +64,10 @@ def _qcompiler(artifact: str) -> Callable[[Store, Array, int], Session]:
         program = qcompiler.load(store.folder(artifact) / "program.qcp")
         program.num_threads = threads
         given = torch.from_numpy(images)
-        return Session(lambda: [program(given)], f"version {qcompiler.__version__}")
+        report = program.report()
+        level = report.rows[-1].kernel.rpartition("_")[2]
+        detail = f"kernels of {level}, {len(report.islands)} operators in floating point"
+        return Session(lambda: [program(given)], detail)
 
     return load
 
@@ -76,7 +79,7 @@ def _torch_eager(store: Store, images: Array, threads: int) -> Session:
 
     torch.set_num_threads(threads)
     model, given = MODELS[store.model](), torch.from_numpy(images)
-    return Session(torch.inference_mode()(lambda: [model(given)]), "")
+    return Session(torch.inference_mode()(lambda: [model(given)]), "inference mode")
 
 
 def _torch_compile(store: Store, images: Array, threads: int) -> Session:
