@@ -1,4 +1,4 @@
-"""Instruction-set levels of the cpu target: which of them this machine has, and which are wanted."""
+"""Instruction-set levels of the cpu target: those of this machine, and those asked for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from qcompiler.backends.native.levels import Feature, Isa
 from qcompiler.backends.native.toolchain import accepts
-from qcompiler.errors import QCompilerError, nearest
+from qcompiler.errors import QCompilerError
 
 BEST, ALL = "best", "all"
 VARIABLE = "QCOMPILER_ISA"
@@ -116,22 +116,22 @@ def runnable(levels: Iterable[Isa]) -> Isa | None:
 
 
 def wanted_levels(text: str) -> tuple[Isa, ...]:
-    """Returns the levels, slowest first, of ``best``, ``all``, or names joined by ``+``.
+    """Returns the levels, slowest first, of names joined by ``+``; ``best`` and ``all`` are names.
 
     Raises:
         QCompilerError: QC0502 for an unknown name, QC0804 for a wrong QCOMPILER_ISA, QC0801 for
             ``best`` without a compiler.
     """
-    if text == ALL:
-        return LEVELS
     parts = text.split("+")
     for name in parts:
-        if name not in (*_BY_NAME, BEST):
+        if name not in (*_BY_NAME, BEST, ALL):
             raise QCompilerError(
                 "QC0502",
                 f"there is no instruction-set level {name!r}",
-                remedy=f"{nearest(name, [*_BY_NAME, BEST, ALL])} Several are joined by +",
+                remedy=f"join by + any of {names(LEVELS)}, {BEST}, {ALL}",
             )
+    if ALL in parts:
+        return LEVELS
     return named_levels(best_level().name if name == BEST else name for name in parts)
 
 
@@ -144,7 +144,7 @@ def parse_levels(text: str) -> tuple[Isa, ...]:
     """
     wanted = wanted_levels(text)
     chosen = tuple(isa for isa in wanted if accepts(isa))
-    if chosen != wanted and text != ALL:
+    if chosen != wanted and wanted != LEVELS:
         raise QCompilerError(
             "QC0804",
             f"the C compiler cannot build {names(isa for isa in wanted if isa not in chosen)}",

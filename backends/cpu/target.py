@@ -60,9 +60,7 @@ class CpuExecutable(Executable):
         OSError: the system cannot map the library.
     """
 
-    def __init__(
-        self, graph: QGraph, sources: NativeSources, library: _Library, isa: Isa
-    ) -> None:
+    def __init__(self, graph: QGraph, sources: NativeSources, library: _Library, isa: Isa) -> None:
         self.isa = isa
         self._sources = sources
         self._library = library

@@ -159,7 +159,7 @@ def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
     once = (*SHARED_UNITS, DISPATCH, PROGRAM)
     units = []
     for name in sorted(n for n in sources if n.endswith(".c")):
-        flags = (OPTIMIZATION.get(name, DEFAULT_OPTIMIZATION), *COMMON_FLAGS)
+        flags: tuple[str, ...] = (OPTIMIZATION.get(name, DEFAULT_OPTIMIZATION), *COMMON_FLAGS)
         if name in once:
             beside = library if name in SHARED_UNITS else plain
             if name == PROGRAM:

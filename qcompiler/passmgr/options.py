@@ -2,8 +2,9 @@
 
 Values are typed by the dataclass fields: int, float, bool, str, tuples of these with commas between
 (``()`` is the empty one), and ``none`` for optional ones. A string of other characters than
-letters, digits, ``_``, ``.``, ``:`` and ``-`` stands in double quotes, where a backslash comes
-before a quote or a backslash. Formatting prints only the options that differ from their defaults.
+letters, digits, ``_``, ``.``, ``:``, ``+`` and ``-`` stands in double quotes, where a backslash
+comes before a quote or a backslash. Formatting prints only the options that differ from their
+defaults.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _QUOTED = r'"(?:[^"\\]|\\[\s\S])*"'
 _OPTION = re.compile(rf'([a-z_][a-z0-9_]*)=((?:{_QUOTED}|[^\s}}"])+)')
 _BRACES = re.compile(rf'(?:{_QUOTED}|[^"}}])*')
 _ELEMENT = re.compile(rf'(?:{_QUOTED}|[^,"])+')
-_PLAIN = re.compile(r"[A-Za-z0-9_.:\-]+")
+_PLAIN = re.compile(r"[A-Za-z0-9_.:+\-]+")
 
 
 def format_pass(value: Any) -> str:
