@@ -6,7 +6,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # One job per core for the tests; each of them keeps torch to one thread.
 JOBS ?= 2
 
-.PHONY: help demo test lint bench
+.PHONY: help demo test lint bench compare
 .DELETE_ON_ERROR:
 
 help:
@@ -14,6 +14,7 @@ help:
 	@echo "make test    run the whole test suite"
 	@echo "make lint    check format, style and types"
 	@echo "make bench   measure accuracy and speed; tables go to benchmarks/results"
+	@echo "make compare measure the speed of torch, ONNX Runtime and OpenVINO beside it"
 
 demo: $(VENV)/.demo
 	$(BIN)/qcompiler demo
@@ -29,6 +30,9 @@ lint: $(VENV)/.test
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.import_time
 	$(BIN)/python -m benchmarks.efficientnet_lite0
+
+compare: $(VENV)/.demo build/peers/.installed
+	$(BIN)/python -m benchmarks.compare --peer-python build/peers/bin/python --cache build/compare
 
 $(VENV)/.created:
 	@test -n "$(PYTHON)" || { echo "Python 3.11, 3.12 or 3.13 is needed"; exit 1; }
@@ -49,4 +53,9 @@ $(VENV)/.demo: $(VENV)/.created pyproject.toml benchmarks/model-packages.txt
 $(VENV)/.test: $(VENV)/.demo tests/plugin/pyproject.toml
 	$(PIP) install --no-warn-conflicts --editable ".[demo,test]"
 	$(PIP) install --no-deps --editable tests/plugin
+	@touch $@
+
+build/peers/.installed: $(VENV)/.created benchmarks/peers.txt
+	$(BIN)/python -m venv build/peers
+	build/peers/bin/python -m pip install --quiet --requirement benchmarks/peers.txt
 	@touch $@

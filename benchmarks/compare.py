@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import random
 import sys
 import tempfile
@@ -139,8 +140,8 @@ def table(
     return rows, notes
 
 
-def write_tables(plan: Plan, entries: Entries, folder: Path | None) -> None:
-    """Writes a table for each number of threads and each batch that was measured."""
+def write_tables(plan: Plan, entries: Entries, name: str, folder: Path | None) -> None:
+    """Writes a table NAME_threadsT_batchB for each number of threads and each batch measured."""
     for threads in plan.threads:
         for batch in plan.batches:
             rows, notes = table(plan, entries, threads, batch)
@@ -153,9 +154,8 @@ def write_tables(plan: Plan, entries: Entries, folder: Path | None) -> None:
                 "many times as fast\nas the fastest fp32 peer; SQNR: of the logits to those of "
                 "the float model."
             )
-            write_table(
-                f"compare_threads{threads}_batch{batch}", title, rows, notes=notes, folder=folder
-            )
+            file = f"{name}_threads{threads}_batch{batch}"
+            write_table(file, title, rows, notes=notes, folder=folder)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -170,8 +170,14 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="2 slots of 100 ms; writes no table")
     parser.add_argument("--peer-python", default=sys.executable, help="interpreter of the peers")
     parser.add_argument("--cache", type=Path, help="keeps prepared models; default: none are kept")
+    parser.add_argument("--name", default="compare", help="first word of the tables' file names")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the tables")
     return parser.parse_args(arguments)
+
+
+def _command(python: str) -> str:
+    """Returns a path from the folder of the caller, links kept: they make the environment."""
+    return os.path.abspath(python) if os.path.dirname(python) else python
 
 
 def main() -> None:
@@ -187,7 +193,7 @@ def main() -> None:
             rounds=2 if chosen.quick else chosen.rounds,
             milliseconds=100 if chosen.quick else chosen.milliseconds,
             cache=(chosen.cache or Path(scratch)).resolve(),
-            peer_python=chosen.peer_python,
+            peer_python=_command(chosen.peer_python),
         )
         entries: Entries = {}
         columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
@@ -200,7 +206,8 @@ def main() -> None:
                     for threads in plan.threads:
                         measure(plan, model, threads, entries, progress)
         finally:  # of a run that was stopped, what was measured
-            write_tables(plan, entries, None if chosen.quick else chosen.results)
+            folder = None if chosen.quick else chosen.results
+            write_tables(plan, entries, chosen.name, folder)
 
 
 if __name__ == "__main__":
