@@ -58,7 +58,7 @@ static void matmul_task(const void *argument, int index, int count)
     uint8_t bytes[QC_TILE_ROWS * QC_PANEL];
     const uint8_t *pointers[QC_TILE_ROWS];
     const int64_t end = qc_min(p->rows, tiles * (index + 1) / count * 4), offset = 0;
-    qc_tile tile = {.rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4};
+    qc_tile tile = {.rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4, .sums = acc};
     int height;
     for (int64_t m = tiles * index / count * 4; m < end; m += height) {
         height = qc_tile_rows(end - m, 1);
@@ -68,8 +68,8 @@ static void matmul_task(const void *argument, int index, int count)
             const int rows = (int)qc_min(height, end - m);
             const int64_t columns = qc_min(QC_PANEL, p->columns - n);
             tile.weight = job->packed_b + n / QC_PANEL * per_panel;
-            tile.bias = job->column_term + n;
-            qc_tile_u8_s8_i32(&tile, height, 1, acc);
+            tile.start = job->column_term + n;
+            qc_tile_u8_s8(&tile, height, 1);
             for (int r = 0; r < rows; r++)
                 for (int64_t j = 0; j < columns; j++)
                     acc[r * QC_TILE_LD + j] += job->row_term[m + r];

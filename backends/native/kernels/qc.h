@@ -11,7 +11,7 @@
 
 #define QC_MAX_RANK 8
 #define QC_PANEL 16         /* output channels in a packed weight panel */
-#define QC_TILE_ROWS 8      /* rows of an accumulator tile */
+#define QC_TILE_ROWS 16     /* rows of an accumulator tile */
 #define QC_TILE_PANELS 4    /* panels of an accumulator tile */
 #define QC_TILE_LD (QC_PANEL * QC_TILE_PANELS)
 #define QC_SLACK 64
@@ -44,6 +44,7 @@ typedef struct {
     int64_t out_height, out_width, out_channels;
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int64_t groups;
+    int64_t widest;              /* most panels of a tile, 0 for the kernel's own choice */
     int32_t pad_value;
     const int8_t *weight;
     qc_epilogue epilogue;

@@ -1,14 +1,13 @@
-/* The two halves of a GEMM block: an int32 tile of dot products, and the epilogue over that tile.
+/* The inner block of a GEMM: dot products of a few rows with a few panels, requantized in registers.
  *
- * They are separate functions on purpose: fused into one body, gcc spills the accumulators inside the
- * K loop. The file that implements them is chosen by the instruction set that the build enables. */
+ * The file that implements it is chosen by the instruction set that the build enables. */
 #ifndef QC_TILE_H
 #define QC_TILE_H
 
 #include "qc.h"
 
-/* The operands of a tile. Row r of tap t starts at rows[t * row_step + r] + offsets[t]; row_step is 0
- * where all taps share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
+/* One tile. Row r of tap t starts at rows[t * row_step + r] + offsets[t]; row_step is 0 where all taps
+ * share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
 typedef struct {
     const uint8_t *const *rows;
     int64_t row_step;
@@ -16,18 +15,25 @@ typedef struct {
     int64_t taps, k4;
     const int8_t *weight;
     int64_t panel_stride;
-    const int32_t *bias; /* the start of each row of accumulators, or NULL to go on from `acc` */
+    const int32_t *start;        /* first values of the sums: a row of biases, or earlier sums */
+    int64_t start_step;          /* elements from row to row of `start`: 0 or QC_TILE_LD */
+    int32_t *sums;               /* where sums go as int32 with QC_TILE_LD per row, or NULL for bytes */
+    const qc_epilogue *epilogue; /* what turns sums into bytes; its arrays count from `channel` */
+    int64_t channel, columns;    /* columns: bytes to write per row, at most QC_PANEL * panels */
+    uint8_t *out;
+    int64_t out_stride;
+    const uint8_t *residual;     /* laid out as `out`, or NULL */
 } qc_tile;
 
-/* acc[r][16 * p + n] = bias[16 * p + n] + sum over taps t and k < 4 * k4 of
- * row(t, r)[k] * weight[p][t][k / 4][n][k % 4], for as many rows as qc_tile_rows gives. */
-void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc);
+/* Computes sum(r, 16 p + n) = start + sum over taps t and k < 4 * k4 of
+ * row(t, r)[k] * weight[p][t][k / 4][n][k % 4], for `rows` rows as qc_tile_rows gives them. */
+void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels);
 
 /* Rows to compute next when `left` are to be done; the pointers of a tile always count QC_TILE_ROWS. */
 int qc_tile_rows(int64_t left, int panels);
 
-/* Finishes `rows` rows of `columns` accumulators; epilogue arrays start at `channel`. */
-void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,
+/* Finishes `rows` rows of `columns` sums; epilogue arrays start at `channel`. */
+void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride);
 
 /* One output pixel after another along a row: taps[t] + i * step for i < count, all channels.

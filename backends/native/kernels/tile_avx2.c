@@ -8,7 +8,7 @@
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    return left < 4 ? (int)left : 4;
+    return left < 2 ? 1 : left < 4 ? 2 : 4;
 }
 
 static inline __m256i widen_row(const uint8_t *row)
@@ -33,8 +33,8 @@ static inline void store_pairs(int32_t *target, __m256i low, __m256i high, const
 __attribute__((noinline)) static void tile_2x16(const qc_tile *tile, int row, int panel, int32_t *acc)
 {
     const int8_t *weight = tile->weight + panel * tile->panel_stride;
-    const int32_t *start0 = tile->bias ? tile->bias + panel * QC_PANEL : acc;
-    const int32_t *start1 = tile->bias ? start0 : acc + QC_TILE_LD;
+    const int32_t *start0 = tile->start + row * tile->start_step + panel * QC_PANEL;
+    const int32_t *start1 = start0 + tile->start_step;
     const int64_t k4 = tile->k4;
     __m256i c00 = _mm256_setzero_si256(), c01 = c00, c02 = c00, c03 = c00;
     __m256i c10 = c00, c11 = c00, c12 = c00, c13 = c00;
@@ -63,11 +63,16 @@ __attribute__((noinline)) static void tile_2x16(const qc_tile *tile, int row, in
     store_pairs(acc + QC_TILE_LD + 8, c12, c13, start1 + 8);
 }
 
-void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc)
+void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
+    int32_t own[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
+    int32_t *sums = tile->sums ? tile->sums : own;
     for (int p = 0; p < panels; p++)
         for (int r = 0; r < rows; r += 2)
-            tile_2x16(tile, r, p, acc + r * QC_TILE_LD + p * QC_PANEL);
+            tile_2x16(tile, r, p, sums + r * QC_TILE_LD + p * QC_PANEL);
+    if (!tile->sums)
+        qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
+                           tile->out_stride);
 }
 #else
 typedef int qc_empty_translation_unit;

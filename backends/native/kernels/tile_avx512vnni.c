@@ -1,14 +1,21 @@
-/* The dot-product tile on AVX512-VNNI: vpdpbusd wraps modulo 2^32, so every summation order is exact. */
+/* GEMM tiles on AVX512-VNNI: vpdpbusd wraps modulo 2^32, so every summation order is exact.
+ *
+ * A tile requantizes its sums while they are still in registers. gcc would spill them around such a
+ * body: each sum is therefore pinned to a register of its own. */
 #if defined(__AVX512VNNI__)
 #include "tile.h"
+#include "vector_avx512.h"
 
-#include <immintrin.h>
 #include <string.h>
 
 int qc_tile_rows(int64_t left, int panels)
 {
-    const int most = panels == 4 ? 6 : 8;
-    return left >= most ? most : left > 4 ? (int)left : left > 1 ? 4 : 1;
+    const int most = panels == 4 ? 6 : panels == 3 ? 8 : 14;
+    if (left >= most)
+        return most == 8 && left % 8 && left % 7 == 0 ? 7 : most;
+    if (panels < 4 && left >= 7)
+        return left >= 8 && panels < 3 ? 8 : 7;
+    return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
 static inline __m512i broadcast4(const uint8_t *bytes)
@@ -18,83 +25,207 @@ static inline __m512i broadcast4(const uint8_t *bytes)
     return _mm512_set1_epi32(word);
 }
 
-/* The accumulators are named scalars c<row>_<panel>: gcc does not keep arrays of vectors in registers. */
-#define ROWS_1(X) X(0)
-#define ROWS_4(X) X(0) X(1) X(2) X(3)
-#define ROWS_6(X) ROWS_4(X) X(4) X(5)
-#define ROWS_8(X) ROWS_6(X) X(6) X(7)
+/* Rows of a tile with the numbers of the registers that hold their sums. */
+#define P4_1(X) X(0, 0, 1, 2, 3)
+#define P4_2(X) P4_1(X) X(1, 4, 5, 6, 7)
+#define P4_4(X) P4_2(X) X(2, 8, 9, 10, 11) X(3, 12, 13, 14, 15)
+#define P4_6(X) P4_4(X) X(4, 16, 17, 18, 19) X(5, 20, 21, 22, 23)
+#define P3_1(X) X(0, 0, 1, 2, )
+#define P3_2(X) P3_1(X) X(1, 3, 4, 5, )
+#define P3_4(X) P3_2(X) X(2, 6, 7, 8, ) X(3, 9, 10, 11, )
+#define P3_7(X) P3_4(X) X(4, 12, 13, 14, ) X(5, 15, 16, 17, ) X(6, 18, 19, 20, )
+#define P3_8(X) P3_7(X) X(7, 21, 22, 23, )
+#define P2_1(X) X(0, 0, 1, , )
+#define P2_2(X) P2_1(X) X(1, 2, 3, , )
+#define P2_4(X) P2_2(X) X(2, 4, 5, , ) X(3, 6, 7, , )
+#define P2_7(X) P2_4(X) X(4, 8, 9, , ) X(5, 10, 11, , ) X(6, 12, 13, , )
+#define P2_8(X) P2_7(X) X(7, 14, 15, , )
+#define P2_14(X)                                                                                      \
+    P2_8(X) X(8, 16, 17, , ) X(9, 18, 19, , ) X(10, 20, 21, , ) X(11, 22, 23, , ) X(12, 24, 25, , )   \
+    X(13, 26, 27, , )
+#define P1_1(X) X(0, 0, , , )
+#define P1_2(X) P1_1(X) X(1, 1, , , )
+#define P1_4(X) P1_2(X) X(2, 2, , , ) X(3, 3, , , )
+#define P1_7(X) P1_4(X) X(4, 4, , , ) X(5, 5, , , ) X(6, 6, , , )
+#define P1_8(X) P1_7(X) X(7, 7, , , )
+#define P1_14(X) \
+    P1_8(X) X(8, 8, , , ) X(9, 9, , , ) X(10, 10, , , ) X(11, 11, , , ) X(12, 12, , , ) X(13, 13, , , )
 
-#define START(r, p) __m512i c##r##_##p = _mm512_loadu_si512(start + r * start_step + p * QC_PANEL);
-#define DOT(r, p) c##r##_##p = _mm512_dpbusd_epi32(c##r##_##p, a, b##p);
-#define STORE(r, p) _mm512_storeu_si512(acc + r * QC_TILE_LD + p * QC_PANEL, c##r##_##p);
-#define POINT(r) const uint8_t *row##r = rows[r] + offset;
+#define START(r, p, z)                         \
+    register __m512i c##r##_##p __asm__("zmm" #z) = \
+        _mm512_loadu_si512(start + r * start_step + p * QC_PANEL);
+#define START_1(r, z0, z1, z2, z3) START(r, 0, z0)
+#define START_2(r, z0, z1, z2, z3) START_1(r, z0, , , ) START(r, 1, z1)
+#define START_3(r, z0, z1, z2, z3) START_2(r, z0, z1, , ) START(r, 2, z2)
+#define START_4(r, z0, z1, z2, z3) START_3(r, z0, z1, z2, ) START(r, 3, z3)
+
+#define POINT(r, ...) const uint8_t *row##r = rows[r] + offset;
+
 #define LOAD(p) const __m512i b##p = _mm512_loadu_si512(weight + p * panel_stride);
-
-#define EACH_1(M, r) M(r, 0)
-#define EACH_2(M, r) EACH_1(M, r) M(r, 1)
-#define EACH_3(M, r) EACH_2(M, r) M(r, 2)
-#define EACH_4(M, r) EACH_3(M, r) M(r, 3)
 #define LOAD_1 LOAD(0)
 #define LOAD_2 LOAD_1 LOAD(1)
 #define LOAD_3 LOAD_2 LOAD(2)
 #define LOAD_4 LOAD_3 LOAD(3)
 
-#define START_1(r) EACH_1(START, r)
-#define START_2(r) EACH_2(START, r)
-#define START_3(r) EACH_3(START, r)
-#define START_4(r) EACH_4(START, r)
-#define STORE_1(r) EACH_1(STORE, r)
-#define STORE_2(r) EACH_2(STORE, r)
-#define STORE_3(r) EACH_3(STORE, r)
-#define STORE_4(r) EACH_4(STORE, r)
-#define STEP_1(r) { const __m512i a = broadcast4(row##r + k); EACH_1(DOT, r) }
-#define STEP_2(r) { const __m512i a = broadcast4(row##r + k); EACH_2(DOT, r) }
-#define STEP_3(r) { const __m512i a = broadcast4(row##r + k); EACH_3(DOT, r) }
-#define STEP_4(r) { const __m512i a = broadcast4(row##r + k); EACH_4(DOT, r) }
+#define DOT(r, p) c##r##_##p = _mm512_dpbusd_epi32(c##r##_##p, a, b##p);
+#define STEP_1(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) }
+#define STEP_2(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) DOT(r, 1) }
+#define STEP_3(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) DOT(r, 1) DOT(r, 2) }
+#define STEP_4(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) DOT(r, 1) DOT(r, 2) DOT(r, 3) }
+
+#define STORE(r, p) _mm512_storeu_si512(sums + r * QC_TILE_LD + p * QC_PANEL, c##r##_##p);
+#define STORE_1(r, ...) STORE(r, 0)
+#define STORE_2(r, ...) STORE_1(r) STORE(r, 1)
+#define STORE_3(r, ...) STORE_2(r) STORE(r, 2)
+#define STORE_4(r, ...) STORE_3(r) STORE(r, 3)
+
+#define SCALE(p) const __m512 s##p = _mm512_loadu_ps(scale + p * QC_PANEL);
+#define SCALE_1 SCALE(0)
+#define SCALE_2 SCALE_1 SCALE(1)
+#define SCALE_3 SCALE_2 SCALE(2)
+#define SCALE_4 SCALE_3 SCALE(3)
+
+#define DOWN(r, p) requant_down(c##r##_##p, s##p, offset)
+#define BYTES_1(r) pack_panels(DOWN(r, 0), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512())
+#define BYTES_2(r) pack_panels(DOWN(r, 0), DOWN(r, 1), _mm512_setzero_si512(), _mm512_setzero_si512())
+#define BYTES_3(r) pack_panels(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), _mm512_setzero_si512())
+#define BYTES_4(r) pack_panels(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), DOWN(r, 3))
+#define WRITE(r, PANELS)                                                            \
+    {                                                                               \
+        const __m512i y = BYTES_##PANELS(r);                                        \
+        write_row(out, _mm512_min_epu8(_mm512_max_epu8(y, low), high), full * PANELS, mask); \
+        out += out_stride;                                                          \
+    }
+#define WRITE_1(r, ...) WRITE(r, 1)
+#define WRITE_2(r, ...) WRITE(r, 2)
+#define WRITE_3(r, ...) WRITE(r, 3)
+#define WRITE_4(r, ...) WRITE(r, 4)
+
+/* ADD2 of a requantized sum with 16 bytes of the residual. */
+#define ADD(r, p) add2_wide(_mm512_min_epi32(_mm512_max_epi32(DOWN(r, p), low32), high32), residual + p * QC_PANEL, &add)
+#define SUMS_1(r) pack_panels(ADD(r, 0), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512())
+#define SUMS_2(r) pack_panels(ADD(r, 0), ADD(r, 1), _mm512_setzero_si512(), _mm512_setzero_si512())
+#define SUMS_3(r) pack_panels(ADD(r, 0), ADD(r, 1), ADD(r, 2), _mm512_setzero_si512())
+#define SUMS_4(r) pack_panels(ADD(r, 0), ADD(r, 1), ADD(r, 2), ADD(r, 3))
+#define MERGE(r, PANELS)                                                            \
+    {                                                                               \
+        const __m512i y = SUMS_##PANELS(r);                                         \
+        write_row(out, _mm512_min_epu8(_mm512_max_epu8(y, low), high), full * PANELS, mask); \
+        out += out_stride;                                                          \
+        residual += out_stride;                                                     \
+    }
+#define MERGE_1(r, ...) MERGE(r, 1)
+#define MERGE_2(r, ...) MERGE(r, 2)
+#define MERGE_3(r, ...) MERGE(r, 3)
+#define MERGE_4(r, ...) MERGE(r, 4)
+
+/* Writes whole panels, or what the mask says where `panels` is 0. */
+static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512i y, int panels, __mmask64 mask)
+{
+    if (panels == 4)
+        _mm512_storeu_si512(out, y);
+    else if (panels == 0)
+        _mm512_mask_storeu_epi8(out, mask, y);
+    else if (panels == 1)
+        _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(y));
+    else
+        _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(y));
+    if (panels == 3)
+        _mm_storeu_si128((__m128i *)(out + 32), _mm512_extracti32x4_epi32(y, 2));
+}
 
 #define TILE(ROWS, PANELS)                                                                            \
-    __attribute__((noinline)) static void tile_##ROWS##x##PANELS(const qc_tile *tile, int32_t *acc)   \
+    __attribute__((noinline)) static void tile_##ROWS##x##PANELS(const qc_tile *tile)                 \
     {                                                                                                 \
         const int64_t depth = 4 * tile->k4, panel_stride = tile->panel_stride;                        \
         const int8_t *weight = tile->weight;                                                          \
-        const int32_t *start = tile->bias ? tile->bias : acc;                                         \
-        const int64_t start_step = tile->bias ? 0 : QC_TILE_LD;                                       \
-        ROWS_##ROWS(START_##PANELS)                                                                   \
+        const int32_t *start = tile->start;                                                           \
+        const int64_t start_step = tile->start_step;                                                  \
+        P##PANELS##_##ROWS(START_##PANELS)                                                            \
         for (int64_t t = 0; t < tile->taps; t++) {                                                    \
             const uint8_t *const *rows = tile->rows + t * tile->row_step;                             \
             const int64_t offset = tile->offsets[t];                                                  \
-            ROWS_##ROWS(POINT)                                                                        \
+            P##PANELS##_##ROWS(POINT)                                                                 \
             for (int64_t k = 0; k < depth; k += 4, weight += 4 * QC_PANEL) {                          \
                 LOAD_##PANELS                                                                         \
-                ROWS_##ROWS(STEP_##PANELS)                                                            \
+                P##PANELS##_##ROWS(STEP_##PANELS)                                                     \
             }                                                                                         \
         }                                                                                             \
-        ROWS_##ROWS(STORE_##PANELS)                                                                   \
+        int32_t *sums = tile->sums;                                                                   \
+        if (sums) {                                                                                   \
+            P##PANELS##_##ROWS(STORE_##PANELS)                                                        \
+            return;                                                                                   \
+        }                                                                                             \
+        const qc_epilogue *e = tile->epilogue;                                                        \
+        const float *scale = e->scale + tile->channel;                                                \
+        SCALE_##PANELS                                                                                \
+        const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);                            \
+        const int full = tile->columns == PANELS * QC_PANEL;                                          \
+        const __mmask64 mask = ~(__mmask64)0 >> (64 - tile->columns);                                 \
+        uint8_t *out = tile->out;                                                                     \
+        const int64_t out_stride = tile->out_stride;                                                  \
+        const uint8_t *residual = tile->residual;                                                     \
+        if (residual) {                                                                               \
+            const add2_constants add = load_add2(e->add);                                             \
+            const __m512i low32 = _mm512_set1_epi32(e->qmin), high32 = _mm512_set1_epi32(e->qmax);    \
+            const __m512i low = _mm512_set1_epi8((char)e->add[6]);                                    \
+            const __m512i high = _mm512_set1_epi8((char)e->add[7]);                                   \
+            P##PANELS##_##ROWS(MERGE_##PANELS)                                                        \
+            return;                                                                                   \
+        }                                                                                             \
+        const __m512i low = _mm512_set1_epi8((char)e->qmin), high = _mm512_set1_epi8((char)e->qmax);  \
+        P##PANELS##_##ROWS(WRITE_##PANELS)                                                            \
     }
 
 TILE(1, 1)
-TILE(1, 2)
-TILE(1, 3)
-TILE(1, 4)
+TILE(2, 1)
 TILE(4, 1)
-TILE(4, 2)
-TILE(4, 3)
-TILE(4, 4)
+TILE(7, 1)
 TILE(8, 1)
+TILE(14, 1)
+TILE(1, 2)
+TILE(2, 2)
+TILE(4, 2)
+TILE(7, 2)
 TILE(8, 2)
+TILE(14, 2)
+TILE(1, 3)
+TILE(2, 3)
+TILE(4, 3)
+TILE(7, 3)
 TILE(8, 3)
+TILE(1, 4)
+TILE(2, 4)
+TILE(4, 4)
 TILE(6, 4)
 
-typedef void (*tile_function)(const qc_tile *tile, int32_t *acc);
+typedef void (*tile_function)(const qc_tile *tile);
 
-static const tile_function one_row[] = {tile_1x1, tile_1x2, tile_1x3, tile_1x4};
-static const tile_function four_rows[] = {tile_4x1, tile_4x2, tile_4x3, tile_4x4};
-static const tile_function most_rows[] = {tile_8x1, tile_8x2, tile_8x3, tile_6x4};
+/* By panels, then by the number of rows. */
+static const tile_function tiles[4][15] = {
+    {[1] = tile_1x1, [2] = tile_2x1, [4] = tile_4x1, [7] = tile_7x1, [8] = tile_8x1, [14] = tile_14x1},
+    {[1] = tile_1x2, [2] = tile_2x2, [4] = tile_4x2, [7] = tile_7x2, [8] = tile_8x2, [14] = tile_14x2},
+    {[1] = tile_1x3, [2] = tile_2x3, [4] = tile_4x3, [7] = tile_7x3, [8] = tile_8x3},
+    {[1] = tile_1x4, [2] = tile_2x4, [4] = tile_4x4, [6] = tile_6x4},
+};
 
-void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc)
+/* What the tile functions do not do in registers: 64-bit requantization, and tables. */
+static void finish_apart(const qc_tile *tile, int rows, int panels)
 {
-    const tile_function *family = rows == 1 ? one_row : rows == 4 ? four_rows : most_rows;
-    family[panels - 1](tile, acc);
+    int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
+    qc_tile apart = *tile;
+    apart.sums = sums;
+    tiles[panels - 1][rows](&apart);
+    qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
+                       tile->out_stride);
+}
+
+void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
+{
+    if (tile->sums || (tile->epilogue->scale && !tile->epilogue->table))
+        tiles[panels - 1][rows](tile);
+    else
+        finish_apart(tile, rows, panels);
 }
 #else
 typedef int qc_empty_translation_unit;

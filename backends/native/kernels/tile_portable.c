@@ -25,15 +25,23 @@ static void dot_panel(const qc_tile *tile, int r, const int8_t *weight, int32_t 
     }
 }
 
-void qc_tile_u8_s8_i32(const qc_tile *tile, int rows, int panels, int32_t *acc)
+static void sum_tile(const qc_tile *tile, int rows, int panels, int32_t *sums)
 {
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++) {
-            int32_t *target = acc + r * QC_TILE_LD + p * QC_PANEL;
-            if (tile->bias)
-                memcpy(target, tile->bias + p * QC_PANEL, QC_PANEL * sizeof *target);
+            int32_t *target = sums + r * QC_TILE_LD + p * QC_PANEL;
+            memmove(target, tile->start + r * tile->start_step + p * QC_PANEL, QC_PANEL * sizeof *target);
             dot_panel(tile, r, tile->weight + p * tile->panel_stride, target);
         }
+}
+
+void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
+{
+    int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
+    sum_tile(tile, rows, panels, tile->sums ? tile->sums : sums);
+    if (!tile->sums)
+        qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
+                           tile->out_stride);
 }
 #endif
 

@@ -1,0 +1,41 @@
+/* What convolution kernels share: a job, where a block of output rows reads, and the loops over tiles. */
+#ifndef QC_CONV_H
+#define QC_CONV_H
+
+#include "arith.h"
+#include "tile.h"
+
+#define QC_BLOCK_ROWS 112 /* most output pixels of a block */
+#define QC_TAP_CHUNK 64   /* taps of one tile call */
+
+typedef struct {
+    const qc_conv2d *p;
+    const uint8_t *x, *padding, *residual;
+    uint8_t *out;
+    int32_t *out_i32;
+    int64_t rows, panels, taps, k4, widest;
+    const int64_t *tap_offsets; /* offsets of all taps where every row lies inside, or NULL */
+    int by_panels, pointwise;
+} qc_conv_job;
+
+typedef struct {
+    int64_t count;
+    const uint8_t *base[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* pixel under tap (0, 0); may lie outside the image */
+    int64_t y[QC_BLOCK_ROWS + QC_TILE_ROWS], x[QC_BLOCK_ROWS + QC_TILE_ROWS];
+    uint8_t inside[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* whether all taps of this row are inside */
+} qc_row_block;
+
+/* A job over `rows` output pixels; pointers are the caller's to set. */
+qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows);
+
+/* Locates `count` rows and QC_TILE_ROWS more, which repeat the last one. */
+void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_block *block);
+
+/* Multiplies a block of rows with `count` (<= 4) neighbouring panels of one group. */
+void qc_multiply_block(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t group, int64_t panel,
+                       int count);
+
+/* Multiplies a block of rows with panels first .. last - 1. */
+void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first, int64_t last);
+
+#endif
