@@ -12,10 +12,13 @@ from torch import fx
 from qcompiler.backends.native.emit_movement import copy_fields
 from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import Products, pack_products, round_down_scale
+from qcompiler.backends.native.packing import PANEL, Products, pack_products, round_down_scale
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
 SLACK = 64
+MOST_PANELS = 4
+# Weights of one tile in bytes up to which wide tiles win: beyond it, tall ones load fewer of them.
+TILE_WEIGHTS = 200_000
 
 
 def store_table(op: OpWriter, table: torch.Tensor) -> str:
@@ -63,6 +66,12 @@ def _residual(op: OpWriter) -> str:
     return "NULL" if residual is None else op.tensor(residual)
 
 
+def widest_tile(weight: torch.Tensor) -> int:
+    """Returns how many panels a tile takes: fewer of them where their weights overflow the cache."""
+    depth = weight[0].numel()
+    return MOST_PANELS if depth * PANEL * MOST_PANELS <= TILE_WEIGHTS else MOST_PANELS // 2
+
+
 def conv2d_fields(
     op: OpWriter,
     options: Mapping[str, Any],
@@ -88,6 +97,7 @@ def conv2d_fields(
         **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
         **{"pad_top": padding[0], "pad_left": padding[2]},
         **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
+        "widest": widest_tile(weight),
         "weight": op.array(packed.weight, "int8_t"),
         "epilogue": _epilogue(op, options, packed),
     }
@@ -147,6 +157,7 @@ def emit_linear(op: OpWriter) -> None:
         **dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1),
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
         "pad_value": op.args["x_zero_point"] + 128,
+        "widest": widest_tile(weight),
         "weight": op.array(packed.weight, "int8_t"),
         "epilogue": _epilogue(op, op.args, packed),
     }

@@ -48,28 +48,6 @@ static inline __m512i look_up(__m512i bytes, const uint8_t *table)
     for (int i = 0; i < 64; i++)
         lanes[i] = table[lanes[i]];
     return _mm512_loadu_si512(lanes);
-/* Constants of ADD2; the zero points of both operands and the rounding are one sum. */
-typedef struct {
-    __m512i a, b, constant, zero_point;
-    __m128i shift;
-} add2_constants;
-
-static inline add2_constants load_add2(const int32_t *k)
-{
-    const uint32_t constant = ((uint32_t)1 << (k[4] - 1)) - (uint32_t)k[0] * (uint32_t)k[1] - (uint32_t)k[2] * (uint32_t)k[3];
-    return (add2_constants){_mm512_set1_epi32(k[1]), _mm512_set1_epi32(k[3]), _mm512_set1_epi32((int32_t)constant),
-                            _mm512_set1_epi32(k[5]), _mm_cvtsi32_si128(k[4])};
-}
-
-/* ADD2 of 16 codes, already clamped, with 16 bytes of the other operand; the result is not clamped. */
-static inline __m512i add2_wide(__m512i codes, const uint8_t *other, const add2_constants *k)
-{
-    const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)other));
-    __m512i sum = _mm512_add_epi32(_mm512_mullo_epi32(codes, k->a), k->constant);
-    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(b, k->b));
-    return _mm512_add_epi32(_mm512_sra_epi32(sum, k->shift), k->zero_point);
-}
-
 #endif
 }
 
@@ -101,5 +79,28 @@ static inline __m512i add_residual64(__m512i y, __m512i residual, const int32_t 
     __m512i v = _mm512_inserti32x4(_mm512_castsi128_si512(p0), p1, 1);
     return _mm512_inserti32x4(_mm512_inserti32x4(v, p2, 2), p3, 3);
 }
+
+/* Constants of ADD2; the zero points of both operands and the rounding are one sum. */
+typedef struct {
+    __m512i a, b, constant, zero_point;
+    __m128i shift;
+} add2_constants;
+
+static inline add2_constants load_add2(const int32_t *k)
+{
+    const uint32_t constant = ((uint32_t)1 << (k[4] - 1)) - (uint32_t)k[0] * (uint32_t)k[1] - (uint32_t)k[2] * (uint32_t)k[3];
+    return (add2_constants){_mm512_set1_epi32(k[1]), _mm512_set1_epi32(k[3]), _mm512_set1_epi32((int32_t)constant),
+                            _mm512_set1_epi32(k[5]), _mm_cvtsi32_si128(k[4])};
+}
+
+/* ADD2 of 16 codes, already clamped, with 16 bytes of the other operand; the result is not clamped. */
+static inline __m512i add2_wide(__m512i codes, const uint8_t *other, const add2_constants *k)
+{
+    const __m512i b = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)other));
+    __m512i sum = _mm512_add_epi32(_mm512_mullo_epi32(codes, k->a), k->constant);
+    sum = _mm512_add_epi32(sum, _mm512_mullo_epi32(b, k->b));
+    return _mm512_add_epi32(_mm512_sra_epi32(sum, k->shift), k->zero_point);
+}
+
 
 #endif
