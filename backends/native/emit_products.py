@@ -67,7 +67,7 @@ def _residual(op: OpWriter) -> str:
 
 
 def widest_tile(weight: torch.Tensor) -> int:
-    """Returns how many panels a tile takes: fewer of them where their weights overflow the cache."""
+    """Returns how many panels a tile takes: fewer where their weights overflow the cache."""
     depth = weight[0].numel()
     return MOST_PANELS if depth * PANEL * MOST_PANELS <= TILE_WEIGHTS else MOST_PANELS // 2
 
