@@ -9,9 +9,9 @@ import numpy as np
 import torch
 
 from qcompiler.backends.native.emit_movement import broadcast_strides
-from qcompiler.backends.native.emit_products import bytes_clamp, store_table
 from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
 from qcompiler.backends.native.op_writer import OpWriter
+from qcompiler.backends.native.product_fields import bytes_clamp, store_table
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
 

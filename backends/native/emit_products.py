@@ -2,110 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from torch import fx
 
+from qcompiler.backends.native.emit_depthwise import emit_depthwise
 from qcompiler.backends.native.emit_movement import copy_fields
 from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import PANEL, Products, pack_products, round_down_scale
+from qcompiler.backends.native.packing import round_down_scale
+from qcompiler.backends.native.product_fields import (
+    SLACK,
+    bytes_clamp,
+    conv2d_fields,
+    epilogue_fields,
+    pack,
+    residual_pointer,
+    widest_tile,
+)
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
-
-SLACK = 64
-MOST_PANELS = 4
-# Weights of one tile in bytes up to which wide tiles win: beyond it, tall ones load fewer of them.
-TILE_WEIGHTS = 200_000
-
-
-def store_table(op: OpWriter, table: torch.Tensor) -> str:
-    """Stores a table of 256 codes in the byte domain of storage."""
-    return op.array((table.numpy().astype(np.int16) + 128).astype(np.uint8), "uint8_t")
-
-
-def bytes_clamp(op: OpWriter) -> dict[str, Any]:
-    """Returns zero point and bounds of the result in the byte domain."""
-    names = ("zero_point", "qmin", "qmax")
-    return {name: int(op.args[name]) + 128 for name in names}
-
-
-def _epilogue(op: OpWriter, options: Mapping[str, Any], packed: Products) -> dict[str, Any]:
-    fields: dict[str, Any] = {"bias": op.array(packed.bias, "int32_t")}
-    if packed.multiplier is None or packed.shift is None:
-        return fields
-    fields["multiplier"] = op.array(packed.multiplier, "int32_t")
-    fields["shift"] = op.array(packed.shift, "int32_t")
-    if packed.scale is not None:
-        fields["scale"] = op.array(packed.scale, "float")
-    fields |= {name: options[name] + 128 for name in ("zero_point", "qmin", "qmax")}
-    if options["table"] is not None:
-        fields["table"] = store_table(op, op.graph.constant(options["table"]))
-    if options["residual"] is not None:
-        za, ma, zb, mb, shift, zo, qmin, qmax = options["add"]
-        fields["add"] = [za + 128, ma, zb + 128, mb, shift, zo + 128, qmin + 128, qmax + 128]
-    return fields
-
-
-def _pack(
-    op: OpWriter, options: Mapping[str, Any], groups: int, *, depthwise: bool = False
-) -> Products:
-    constant = op.graph.constant
-    requant = None
-    if "multiplier" in options:
-        requant = (constant(options["multiplier"]), constant(options["shift"]))
-    weight, bias = constant(options["weight"]), constant(options["bias"])
-    zero_point = options["x_zero_point"]
-    return pack_products(weight, bias, requant, zero_point, groups, depthwise=depthwise)
-
-
-def _residual(op: OpWriter) -> str:
-    residual: fx.Node | None = op.args.get("residual")
-    return "NULL" if residual is None else op.tensor(residual)
-
-
-def widest_tile(weight: torch.Tensor) -> int:
-    """Returns how many panels a tile takes: fewer where their weights overflow the cache."""
-    depth = weight[0].numel()
-    return MOST_PANELS if depth * PANEL * MOST_PANELS <= TILE_WEIGHTS else MOST_PANELS // 2
-
-
-def conv2d_fields(
-    op: OpWriter,
-    options: Mapping[str, Any],
-    x_shape: Sequence[Dim],
-    out_shape: Sequence[Dim],
-    *,
-    depthwise: bool,
-) -> dict[str, Any]:
-    """Stores the constants of a convolution and returns the fields of its ``qc_conv2d`` block.
-
-    ``options`` are the arguments of conv2d or conv2d_requant.
-    """
-    weight, groups = op.graph.constant(options["weight"]), options["groups"]
-    packed = _pack(op, options, groups, depthwise=depthwise)
-    n, c, h, w = x_shape
-    _, oc, oh, ow = out_shape
-    stride, dilation, padding = (options[k] for k in ("stride", "dilation", "padding"))
-    return {
-        **{"batch": n, "height": h, "width": w, "channels": c},
-        **{"out_height": oh, "out_width": ow, "out_channels": oc},
-        **{"kernel_h": weight.shape[2], "kernel_w": weight.shape[3]},
-        **{"stride_h": stride[0], "stride_w": stride[1]},
-        **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
-        **{"pad_top": padding[0], "pad_left": padding[2]},
-        **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
-        "widest": widest_tile(weight),
-        "weight": op.array(packed.weight, "int8_t"),
-        "epilogue": _epilogue(op, options, packed),
-    }
-
-
-def padding_bytes(options: Mapping[str, Any], channels: Dim, out_width: Dim) -> Dim:
-    """Returns the scratch bytes of the padding row that a depthwise convolution reads."""
-    return simplify_dim(((out_width - 1) * options["stride"][1] + 1) * channels + SLACK)
 
 
 def emit_conv2d(op: OpWriter) -> None:
@@ -113,17 +28,15 @@ def emit_conv2d(op: OpWriter) -> None:
     weight, groups = op.constant("weight"), op.args["groups"]
     fused = "multiplier" in op.args
     depthwise = fused and groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups
+    if depthwise:
+        emit_depthwise(op)
+        return
     shapes = op.type_of("x").shape, op.type.shape
-    fields = conv2d_fields(op, op.args, *shapes, depthwise=depthwise)
-    if depthwise:
-        op.reserve(padding_bytes(op.args, shapes[0][1], shapes[1][3]))
-    else:
-        op.reserve(weight.shape[1] + 4 + SLACK)
-    x, residual = op.tensor("x"), _residual(op)
+    fields = conv2d_fields(op, op.args, *shapes, depthwise=False)
+    op.reserve(weight.shape[1] + 4 + SLACK)
+    x, residual = op.tensor("x"), residual_pointer(op)
     op.block("qc_conv2d", fields)
-    if depthwise:
-        op.call("qc_depthwise_u8_s8c_u8", "&p", x, residual, op.out)
-    elif fused:
+    if fused:
         op.call("qc_conv2d_u8_s8c_u8", "&p", x, residual, op.out)
     else:
         op.call("qc_conv2d_u8_s8c_i32", "&p", x, op.out)
@@ -146,7 +59,7 @@ def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, ba
 
 def emit_linear(op: OpWriter) -> None:
     """Emits linear and linear_requant as a 1x1 convolution over one column."""
-    packed = _pack(op, op.args, 1)
+    packed = pack(op, op.args, 1)
     x_type, weight = op.type_of("x"), op.constant("weight")
     rows: Dim = 1
     for size in x_type.shape[:-1]:
@@ -159,10 +72,10 @@ def emit_linear(op: OpWriter) -> None:
         "pad_value": op.args["x_zero_point"] + 128,
         "widest": widest_tile(weight),
         "weight": op.array(packed.weight, "int8_t"),
-        "epilogue": _epilogue(op, op.args, packed),
+        "epilogue": epilogue_fields(op, op.args, packed),
     }
     op.reserve(weight.shape[1] + 4 + SLACK)
-    x, residual, out = op.tensor("x"), _residual(op), op.out
+    x, residual, out = op.tensor("x"), residual_pointer(op), op.out
     if is_interleaved(x_type):
         x = _stage(op, x_type, x, "stage_x", back=False)
         if residual != "NULL":

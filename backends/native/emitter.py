@@ -13,7 +13,7 @@ import sympy
 import torch
 from torch import fx
 
-from qcompiler.backends.native import emit_chained as chained
+from qcompiler.backends.native import emit_depthwise as depthwise
 from qcompiler.backends.native import emit_elementwise as elementwise
 from qcompiler.backends.native import emit_movement as movement
 from qcompiler.backends.native import emit_products as products
@@ -36,7 +36,7 @@ EMITTERS: dict[str, Emission] = {
     "requantize": elementwise.emit_requantize,
     "conv2d": products.emit_conv2d,
     "conv2d_requant": products.emit_conv2d,
-    "pointwise_depthwise_requant": chained.emit_pointwise_depthwise,
+    "pointwise_depthwise_requant": depthwise.emit_pointwise_depthwise,
     "linear": products.emit_linear,
     "linear_requant": products.emit_linear,
     "matmul": products.emit_matmul,

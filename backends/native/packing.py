@@ -107,16 +107,17 @@ def pack_panels(weight: Int8Array, groups: int) -> Int8Array:
 
 
 def pack_depthwise(weight: Int8Array) -> Int8Array:
-    """Packs [C, 1, kh, kw] as [C/64][taps/4][part][lane][4 channels][4 taps].
+    """Packs [C, 1, kh, kw] as [C/64][kh][kw/4][part][lane][4 channels][4 taps].
 
     Channel 16 * lane + 4 * part + i of a block stands where byte and word interleaving of four
     taps puts it, so that the kernel needs no further shuffles.
     """
-    channels = weight.shape[0]
-    flat = weight.reshape(channels, -1)
-    padded = np.pad(flat, ((0, -channels % DEPTHWISE_BLOCK), (0, -flat.shape[1] % 4)))
-    split = padded.reshape(-1, 4, 4, 4, padded.shape[1] // 4, 4)  # block, lane, part, i, group, tap
-    return np.ascontiguousarray(split.transpose(0, 4, 2, 1, 3, 5))
+    channels, _, kh, kw = weight.shape
+    padding = ((0, -channels % DEPTHWISE_BLOCK), (0, 0), (0, -kw % 4))
+    padded = np.pad(weight.reshape(channels, kh, kw), padding)
+    split = padded.reshape(-1, 4, 4, 4, kh, padded.shape[2] // 4, 4)
+    # block, lane, part, i, ky, group, tap -> block, ky, group, part, lane, i, tap
+    return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3, 6))
 
 
 def pack_products(

@@ -90,13 +90,13 @@ void qc_multiply_block(const qc_conv_job *job, const qc_row_block *block, int64_
     const int64_t at = group * per_group + panel * QC_PANEL;
     const int64_t columns = qc_min(count * QC_PANEL, per_group - panel * QC_PANEL);
     qc_tile tile = {.k4 = job->k4, .panel_stride = per_panel, .epilogue = &p->epilogue, .channel = packed * QC_PANEL,
-                    .columns = columns, .out_stride = p->out_channels};
+                    .columns = columns, .out_stride = job->out_stride};
     if (!job->tap_offsets)
         locate_taps(p, channel, 0, qc_min(QC_TAP_CHUNK, taps), offsets);
     for (int64_t r = 0; r < block->count;) {
         const int height = qc_tile_rows(block->count - r, count);
         const int inside = all_inside(block, r, height);
-        tile.out = job->out + (row + r) * p->out_channels + at;
+        tile.out = job->out + ((row + r) * job->out_stride + at - job->out_origin);
         tile.residual = job->residual ? job->residual + (row + r) * p->out_channels + at : NULL;
         for (int64_t first = 0; first < taps; first += QC_TAP_CHUNK) {
             tile.taps = qc_min(QC_TAP_CHUNK, taps - first);
@@ -162,6 +162,7 @@ qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows)
     job.pointwise = job.taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
                     p->out_height == p->height && p->out_width == p->width;
     job.widest = p->widest;
+    job.out_stride = p->out_channels;
     return job;
 }
 

@@ -1,64 +1,144 @@
-/* Depthwise convolution, row by row. */
-#include "arith.h"
-#include "tile.h"
+/* Depthwise convolution by blocks of channels, alone and behind a 1x1 convolution.
+ *
+ * The rows that a result row reads stand in a ring; each is laid out once. Behind a 1x1 convolution the
+ * rows of the block are computed when the ring needs them, so the value between the two is never stored. */
+#include "conv.h"
+#include "depthwise.h"
 
 #include <string.h>
 
 typedef struct {
-    const qc_conv2d *p;
-    const uint8_t *x, *padding, *residual;
+    const qc_context *context;
+    const qc_depthwise *d;
+    const qc_conv2d *pointwise;  /* NULL where the input is at hand */
+    const uint8_t *x, *residual;
     uint8_t *out;
-    int64_t rows;
+    int64_t blocks, strips;
 } depthwise_job;
 
-/* Taps of output pixel (oy, ox); a tap outside the image points into the padding row. */
-static void point_taps(const depthwise_job *job, int64_t image, int64_t oy, int64_t ox, const uint8_t **taps)
+/* The scratch memory of one part of the job. */
+typedef struct {
+    qc_channels channels;
+    uint8_t *padding, *ring, *pixels, *zero;
+    int64_t next;                /* first row of the image that the ring has not yet taken */
+} depthwise_part;
+
+static depthwise_part divide_scratch(const depthwise_job *job, int index)
 {
-    const qc_conv2d *p = job->p;
-    int64_t t = 0;
-    for (int64_t ky = 0; ky < p->kernel_h; ky++) {
-        const int64_t y = oy * p->stride_h - p->pad_top + ky * p->dilation_h;
-        for (int64_t kx = 0; kx < p->kernel_w; kx++) {
-            const int64_t x = ox * p->stride_w - p->pad_left + kx * p->dilation_w;
-            const int inside = (uint64_t)y < (uint64_t)p->height && (uint64_t)x < (uint64_t)p->width;
-            taps[t++] = inside ? job->x + ((image * p->height + y) * p->width + x) * p->channels : job->padding;
-        }
+    const qc_depthwise *d = job->d;
+    uint8_t *at = job->context->scratch + d->scratch + index * d->scratch_step;
+    depthwise_part part = {.channels = {.d = d}};
+    part.channels.weight = (int8_t *)at;
+    part.channels.row = at += QC_BLOCK_WEIGHTS;
+    part.padding = at += d->row_bytes;
+    part.ring = at += d->row_bytes;
+    part.pixels = at + d->ring_rows * d->row_bytes;
+    return part;
+}
+
+/* Computes the block's channels of rows y .. end - 1 of an image, QC_BLOCK bytes per pixel. */
+static void expand_rows(const depthwise_job *job, const depthwise_part *part, int64_t image, int64_t y, int64_t end)
+{
+    const qc_conv2d *p = job->pointwise;
+    const int64_t first = (image * p->height + y) * p->width, last = (image * p->height + end) * p->width;
+    const int64_t panel = part->channels.block / QC_PANEL;
+    qc_conv_job conv = qc_plan_conv(p, p->batch * p->height * p->width);
+    conv.x = job->x;
+    conv.out = part->pixels;
+    conv.out_stride = QC_BLOCK;
+    conv.out_origin = first * QC_BLOCK + part->channels.block;
+    qc_row_block rows;
+    for (int64_t row = first; row < last; row += rows.count) {
+        qc_locate_rows(&conv, row, qc_min(QC_BLOCK_ROWS, last - row), &rows);
+        qc_multiply_rows(&conv, &rows, row, panel, panel + (part->channels.lanes + QC_PANEL - 1) / QC_PANEL);
     }
-    for (; t % 4; t++)
-        taps[t] = job->padding;
+}
+
+/* Lays out rows until all before `end` are in the ring. */
+static void fill_ring(const depthwise_job *job, depthwise_part *part, int64_t image, int64_t end)
+{
+    const qc_depthwise *d = job->d;
+    const qc_conv2d *p = &d->conv;
+    while (part->next < end) {
+        const int64_t y = part->next, count = qc_min(d->rows_at_once, p->height - y);
+        const uint8_t *pixels = job->x + (image * p->height + y) * p->width * p->channels + part->channels.block;
+        int64_t step = p->channels;
+        if (job->pointwise) {
+            expand_rows(job, part, image, y, y + count);
+            pixels = part->pixels;
+            step = QC_BLOCK;
+        }
+        for (int64_t i = 0; i < count; i++)
+            qc_depthwise_lay_out(&part->channels, pixels + i * p->width * step, step,
+                                 part->ring + (y + i) % d->ring_rows * d->row_bytes);
+        part->next += count;
+    }
+}
+
+static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t image, int64_t first, int64_t last)
+{
+    const qc_depthwise *d = job->d;
+    const qc_conv2d *p = &d->conv;
+    const uint8_t *rows[p->kernel_h];
+    part->next = qc_max(0, first * p->stride_h - p->pad_top);
+    for (int64_t oy = first; oy < last; oy++) {
+        const int64_t top = oy * p->stride_h - p->pad_top, reach = (p->kernel_h - 1) * p->dilation_h;
+        fill_ring(job, part, image, qc_min(p->height, top + reach + 1));
+        for (int64_t ky = 0; ky < p->kernel_h; ky++) {
+            const int64_t y = top + ky * p->dilation_h;
+            const int inside = y >= 0 && y < p->height;
+            rows[ky] = inside ? part->ring + y % d->ring_rows * d->row_bytes : part->padding;
+        }
+        const int64_t at = (image * p->out_height + oy) * p->out_width * p->channels + part->channels.block;
+        qc_depthwise_row(&part->channels, rows, job->residual ? job->residual + at : NULL, job->out + at);
+    }
 }
 
 static void depthwise_task(const void *argument, int index, int count)
 {
     const depthwise_job *job = argument;
-    const qc_conv2d *p = job->p;
-    const int64_t reach = (p->kernel_w - 1) * p->dilation_w;
-    /* Columns whose taps all lie inside the image horizontally. */
-    const int64_t left = qc_min(p->out_width, (p->pad_left + p->stride_w - 1) / p->stride_w);
-    const int64_t room = p->width - 1 - reach + p->pad_left;
-    const int64_t right = room < 0 ? left : qc_max(left, qc_min(p->out_width, room / p->stride_w + 1));
-    const uint8_t *taps[p->kernel_h * p->kernel_w + 4];
-    for (int64_t row = job->rows * index / count; row < job->rows * (index + 1) / count; row++) {
-        const int64_t image = row / p->out_height, oy = row % p->out_height;
-        for (int64_t ox = 0; ox < p->out_width;) {
-            const int64_t run = ox == left && right > left ? right - left : 1;
-            const int64_t at = (row * p->out_width + ox) * p->channels;
-            point_taps(job, image, oy, ox, taps);
-            qc_depthwise_row(p, taps, run, p->stride_w * p->channels, job->residual ? job->residual + at : NULL,
-                             job->out + at);
-            ox += run;
-        }
+    const qc_conv2d *p = &job->d->conv;
+    depthwise_part part = divide_scratch(job, index);
+    const int64_t units = p->batch * job->strips * job->blocks;
+    for (int64_t unit = units * index / count; unit < units * (index + 1) / count; unit++) {
+        const int64_t block = unit % job->blocks, strip = unit / job->blocks % job->strips;
+        const int64_t image = unit / job->blocks / job->strips;
+        part.channels.block = block * QC_BLOCK;
+        part.channels.lanes = qc_min(QC_BLOCK, p->channels - block * QC_BLOCK);
+        qc_depthwise_begin(&part.channels);
+        qc_depthwise_lay_out(&part.channels, NULL, 0, part.padding);
+        strip_rows(job, &part, image, p->out_height * strip / job->strips, p->out_height * (strip + 1) / job->strips);
     }
 }
 
-void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
+/* Whole images and blocks are shared out where they divide well, else strips of rows as well. */
+static void run_depthwise(depthwise_job *job, int64_t cost)
+{
+    const qc_conv2d *p = &job->d->conv;
+    const int64_t threads = job->context->threads;
+    job->blocks = (p->channels + QC_BLOCK - 1) / QC_BLOCK;
+    const int64_t units = p->batch * job->blocks;
+    job->strips = units % threads == 0 || units >= 8 * threads ? 1 : qc_max(1, qc_min(threads, p->out_height));
+    qc_parallel(job->context, depthwise_task, job, cost);
+}
+
+/* A depthwise multiply-accumulate costs about three of a GEMM. */
+static int64_t depthwise_cost(const qc_conv2d *p)
+{
+    return p->batch * p->out_height * p->out_width * p->channels * p->kernel_h * p->kernel_w * 3;
+}
+
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x, const uint8_t *residual,
                             uint8_t *out)
 {
-    depthwise_job job = {.p = p, .x = x, .padding = c->scratch, .residual = residual, .out = out};
-    job.rows = p->batch * p->out_height;
-    const int64_t span = (p->out_width - 1) * p->stride_w + 1;
-    memset(c->scratch, p->pad_value, (size_t)(span * p->channels + QC_SLACK));
-    /* A depthwise multiply-accumulate costs about four of a GEMM. */
-    qc_parallel(c, depthwise_task, &job,
-                job.rows * p->out_width * p->channels * p->kernel_h * p->kernel_w * 4);
+    depthwise_job job = {.context = c, .d = p, .x = x, .residual = residual, .out = out};
+    run_depthwise(&job, depthwise_cost(&p->conv));
+}
+
+void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x, uint8_t *out)
+{
+    const qc_conv2d *a = &p->pointwise;
+    depthwise_job job = {.context = c, .d = &p->depthwise, .pointwise = a, .x = x, .out = out};
+    run_depthwise(&job, depthwise_cost(&p->depthwise.conv) +
+                            a->batch * a->height * a->width * a->channels * a->out_channels);
 }

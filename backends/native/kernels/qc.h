@@ -50,12 +50,20 @@ typedef struct {
     qc_epilogue epilogue;
 } qc_conv2d;
 
-/* A 1x1 convolution whose result only the depthwise convolution behind it reads: it is never stored
- * whole. Part i of a job keeps the rows that it needs at scratch + i * scratch_step. */
+/* A depthwise convolution by blocks of channels. Part i of a job keeps the rows that it needs at
+ * scratch + i * scratch_step. */
 typedef struct {
-    qc_conv2d pointwise, depthwise;
-    int64_t strip;               /* output rows that a part computes at a time */
+    qc_conv2d conv;
+    int64_t row_bytes;           /* of a row of a block, laid out for the kernel */
+    int64_t ring_rows;           /* rows that a part holds */
+    int64_t rows_at_once;        /* rows that it adds at a time */
     int64_t scratch, scratch_step;
+} qc_depthwise;
+
+/* A 1x1 convolution whose result only the depthwise convolution behind it reads: it is never stored whole. */
+typedef struct {
+    qc_conv2d pointwise;
+    qc_depthwise depthwise;
 } qc_pointwise_depthwise;
 
 typedef struct {
@@ -123,7 +131,7 @@ typedef struct {
 void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
                          const uint8_t *residual, uint8_t *out);
 void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
-void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x,
                             const uint8_t *residual, uint8_t *out);
 void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x,
                                uint8_t *out);

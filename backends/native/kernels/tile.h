@@ -36,9 +36,4 @@ int qc_tile_rows(int64_t left, int panels);
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride);
 
-/* One output pixel after another along a row: taps[t] + i * step for i < count, all channels.
- * `taps` is padded to whole groups of four; weights lie as [channels/64][group][4][16][4]. */
-void qc_depthwise_row(const qc_conv2d *p, const uint8_t *const *taps, int64_t count, int64_t step,
-                      const uint8_t *residual, uint8_t *out);
-
 #endif

@@ -54,31 +54,6 @@ void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int6
             out[r * stride + n] = qc_finish(e, v, channel + n, residual ? residual + r * stride + n : NULL);
         }
 }
-
-void qc_depthwise_row(const qc_conv2d *p, const uint8_t *const *taps, int64_t count, int64_t step,
-                      const uint8_t *residual, uint8_t *out)
-{
-    const int64_t channels = p->channels, size = p->kernel_h * p->kernel_w, groups = (size + 3) / 4;
-    for (int64_t block = 0; block < channels; block += 16) {
-        const int64_t lanes = qc_min(16, channels - block);
-        const int64_t lane = (block % 64) / 16;
-        const int8_t *weight = p->weight + (block / 64) * groups * 256;
-        for (int64_t i = 0; i < count; i++) {
-            int32_t acc[16];
-            memcpy(acc, p->epilogue.bias + block, sizeof acc);
-            for (int64_t t = 0; t < size; t++) {
-                const uint8_t *x = taps[t] + i * step + block;
-                const int8_t *w = weight + (t / 4) * 256 + lane * 16 + t % 4;
-                for (int64_t n = 0; n < lanes; n++)
-                    acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];
-            }
-            for (int64_t n = 0; n < lanes; n++) {
-                const int64_t at = i * channels + block + n;
-                out[at] = qc_finish(&p->epilogue, acc[n], block + n, residual ? residual + at : NULL);
-            }
-        }
-    }
-}
 #else
 typedef int qc_empty_translation_unit;
 #endif

@@ -1,0 +1,77 @@
+"""Emission of depthwise convolution, alone and behind a 1x1 convolution."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import sympy
+
+from qcompiler.backends.native.op_writer import OpWriter
+from qcompiler.backends.native.packing import DEPTHWISE_BLOCK
+from qcompiler.backends.native.product_fields import SLACK, conv2d_fields, residual_pointer
+from qcompiler.ir.queries import product_arguments
+from qcompiler.ir.types import Dim, simplify_dim
+
+# Bytes of a block's weights in the form of the kernel: QC_BLOCK_WEIGHTS.
+_WEIGHTS = 4 * 40 * 64
+# Pixels that a 1x1 convolution computes at a time for a block.
+_PIXELS = 112
+
+
+def _quotient(value: Dim, divisor: int) -> Dim:
+    """Returns a quotient, rounded up."""
+    if isinstance(value, int):
+        return -(-value // divisor)
+    return simplify_dim(sympy.ceiling(value / divisor))
+
+
+def _row_bytes(fields: Mapping[str, Any]) -> Dim:
+    """Returns the bytes of a laid-out row: whole quads of pixels, or every pixel that is read."""
+    quads = _quotient(fields["out_width"], 4)
+    stride, kernel = fields["stride_w"], fields["kernel_w"]
+    last = (3 * stride + kernel + 3) // 4
+    reach = (kernel - 1) * fields["dilation_w"] + 1
+    pixels = _quotient((fields["out_width"] - 1) * stride + reach, 4)
+    in_quads = (quads - 1) * stride + last
+    if isinstance(in_quads, int) and isinstance(pixels, int):
+        return 4 * DEPTHWISE_BLOCK * max(in_quads, pixels, 1)
+    return simplify_dim(4 * DEPTHWISE_BLOCK * sympy.Max(in_quads, pixels, 1))
+
+
+def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[str, Any]:
+    """Returns the fields of a ``qc_depthwise`` block and reserves its scratch memory."""
+    width = conv["width"]
+    at_once = max(1, _PIXELS // width) if expanded and isinstance(width, int) and width else 1
+    row_bytes = _row_bytes(conv)
+    ring = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1 + at_once
+    pixels = at_once * width * DEPTHWISE_BLOCK + SLACK if expanded else 0
+    size = simplify_dim(_WEIGHTS + (2 + ring) * row_bytes + pixels)
+    scratch, step = op.reserve_per_thread(size)
+    return {
+        "conv": conv,
+        **{"row_bytes": row_bytes, "ring_rows": ring, "rows_at_once": at_once},
+        **{"scratch": scratch, "scratch_step": step},
+    }
+
+
+def emit_depthwise(op: OpWriter) -> None:
+    """Emits conv2d_requant with one filter per channel."""
+    conv = conv2d_fields(op, op.args, op.type_of("x").shape, op.type.shape, depthwise=True)
+    x, residual = op.tensor("x"), residual_pointer(op)
+    op.block("qc_depthwise", _fields(op, conv, expanded=False))
+    op.call("qc_depthwise_u8_s8c_u8", "&p", x, residual, op.out)
+
+
+def emit_pointwise_depthwise(op: OpWriter) -> None:
+    """Emits pointwise_depthwise_requant."""
+    first, second = product_arguments(op.node)
+    n, _, h, w = x_shape = op.type_of("x").shape
+    middle = (n, op.type.shape[1], h, w)
+    conv = conv2d_fields(op, second, middle, op.type.shape, depthwise=True)
+    fields = {
+        "pointwise": conv2d_fields(op, first, x_shape, middle, depthwise=False),
+        "depthwise": _fields(op, conv, expanded=True),
+    }
+    op.block("qc_pointwise_depthwise", fields)
+    op.call("qc_pointwise_depthwise_u8", "&p", op.tensor("x"), op.out)

@@ -1,0 +1,292 @@
+/* Depthwise convolution on AVX512-VNNI.
+ *
+ * A dot product of four taps wants the four pixels of a channel side by side. Rows are therefore laid out
+ * in quads: bytes [pixel / 4][part][lane][channel][pixel % 4], where channel 16 * lane + 4 * part + i of
+ * the block stands in part `part`, lane `lane`, which is what byte and word interleaving gives. A result
+ * whose first tap is pixel o of a quad multiplies it with the taps shifted by o bytes, and the next quad
+ * with the rest. Kernels too wide or too far apart for that go tap by tap. */
+#if defined(__AVX512VNNI__)
+#include "arith.h"
+#include "depthwise.h"
+#include "vector_avx512.h"
+
+#include <string.h>
+
+/* 4 x 16 values in the order of the interleaved lanes. */
+static inline __m512i load_lanes(const void *values, int part)
+{
+    const __m128i *p = (const __m128i *)values + part;
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128(p));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128(p + 4), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128(p + 8), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128(p + 12), 3);
+}
+
+static int takes_quads(const qc_conv2d *p)
+{
+    return p->kernel_w <= 5 && p->kernel_h <= 5 && p->stride_w <= 2 && p->dilation_w == 1;
+}
+
+/* Vectors of shifted taps that one kernel row takes: one or two quads for each position of the first tap. */
+static inline __attribute__((always_inline)) int vectors(int kernel_w, int stride)
+{
+    int count = 0;
+    for (int o = 0; o < 4; o += stride)
+        count += (o + kernel_w + 3) / 4;
+    return count;
+}
+
+static inline __m512i load_row(const uint8_t *pixels, int64_t x, int64_t step, const qc_conv2d *p, __mmask64 mask,
+                               __m512i padding)
+{
+    if ((uint64_t)x >= (uint64_t)p->width)
+        return padding;
+    return _mm512_maskz_loadu_epi8(mask, pixels + x * step);
+}
+
+static inline void store_quad(uint8_t *row, __m512i x0, __m512i x1, __m512i x2, __m512i x3)
+{
+    const __m512i low01 = _mm512_unpacklo_epi8(x0, x1), high01 = _mm512_unpackhi_epi8(x0, x1);
+    const __m512i low23 = _mm512_unpacklo_epi8(x2, x3), high23 = _mm512_unpackhi_epi8(x2, x3);
+    _mm512_store_si512(row, _mm512_unpacklo_epi16(low01, low23));
+    _mm512_store_si512(row + 64, _mm512_unpackhi_epi16(low01, low23));
+    _mm512_store_si512(row + 128, _mm512_unpacklo_epi16(high01, high23));
+    _mm512_store_si512(row + 192, _mm512_unpackhi_epi16(high01, high23));
+}
+
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row)
+{
+    const qc_conv2d *p = &c->d->conv;
+    if (!takes_quads(p)) {
+        qc_depthwise_lay_out_pixels(c, pixels, step, row);
+        return;
+    }
+    const int64_t quads = c->d->row_bytes / 256;
+    const __m512i padding = _mm512_set1_epi8((char)p->pad_value);
+    const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
+    for (int64_t q = 0; q < quads; q++, row += 256) {
+        const int64_t x = 4 * q - p->pad_left;
+        if (!pixels || x >= p->width || x + 3 < 0) {
+            for (int part = 0; part < 4; part++)
+                _mm512_store_si512(row + 64 * part, padding);
+        } else if (x >= 0 && x + 3 < p->width) {
+            const uint8_t *at = pixels + x * step;
+            if (c->lanes == 64)
+                store_quad(row, _mm512_loadu_si512(at), _mm512_loadu_si512(at + step),
+                           _mm512_loadu_si512(at + 2 * step), _mm512_loadu_si512(at + 3 * step));
+            else
+                store_quad(row, _mm512_maskz_loadu_epi8(mask, at), _mm512_maskz_loadu_epi8(mask, at + step),
+                           _mm512_maskz_loadu_epi8(mask, at + 2 * step), _mm512_maskz_loadu_epi8(mask, at + 3 * step));
+        } else {
+            store_quad(row, load_row(pixels, x, step, p, mask, padding),
+                       load_row(pixels, x + 1, step, p, mask, padding), load_row(pixels, x + 2, step, p, mask, padding),
+                       load_row(pixels, x + 3, step, p, mask, padding));
+        }
+    }
+}
+
+/* Writes the shifted taps of every part and kernel row. */
+void qc_depthwise_begin(const qc_channels *c)
+{
+    const qc_conv2d *p = &c->d->conv;
+    if (!takes_quads(p))
+        return;
+    const int64_t groups = (p->kernel_w + 3) / 4;
+    const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
+    int8_t *out = c->weight;
+    for (int part = 0; part < 4; part++)
+        for (int64_t ky = 0; ky < p->kernel_h; ky++) {
+            const int8_t *taps = weight + ky * groups * 256 + part * 64;
+            const __m512i low = _mm512_loadu_si512(taps);
+            const __m512i high = groups > 1 ? _mm512_loadu_si512(taps + 256) : _mm512_setzero_si512();
+            for (int o = 0; o < 4; o += (int)p->stride_w) {
+                const __m128i left = _mm_cvtsi32_si128(8 * o), right = _mm_cvtsi32_si128(32 - 8 * o);
+                _mm512_storeu_si512(out, _mm512_sll_epi32(low, left));
+                out += 64;
+                if (o + p->kernel_w > 4) {
+                    const __m512i rest = _mm512_or_si512(_mm512_srl_epi32(low, right), _mm512_sll_epi32(high, left));
+                    _mm512_storeu_si512(out, rest);
+                    out += 64;
+                }
+            }
+        }
+}
+
+static inline __attribute__((always_inline)) __m512i requant_lanes(const qc_epilogue *e, __m512i acc,
+                                                                   int64_t channel, int part, __m512 scale,
+                                                                   __m512 offset)
+{
+    if (e->scale)
+        return requant_down(acc, scale, offset);
+    return requant_exact(acc, load_lanes(e->multiplier + channel, part), load_lanes(e->shift + channel, part),
+                         _mm512_set1_epi32(e->zero_point));
+}
+
+/* One part of a row of results: four results of 16 channels after another, to row[256 * quad + 64 * part]. */
+static inline __attribute__((always_inline)) void part_row(const qc_channels *c, const uint8_t *const *rows, int part,
+                                                           int kernel_h, int kernel_w, int stride, int whole)
+{
+    const qc_conv2d *p = &c->d->conv;
+    const qc_epilogue *e = &p->epilogue;
+    const int count = vectors(kernel_w, stride);
+    const int8_t *weight = c->weight + part * kernel_h * count * 64;
+    const __m512i bias = load_lanes(e->bias + c->block, part);
+    const __m512 scale = _mm512_castsi512_ps(load_lanes(e->scale ? (const void *)(e->scale + c->block)
+                                                                 : (const void *)(e->bias + c->block), part));
+    const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
+    __m512i w[25];
+    if (whole)
+#pragma GCC unroll 25
+        for (int i = 0; i < kernel_h * count; i++)
+            w[i] = _mm512_loadu_si512(weight + 64 * i);
+    const int64_t quads = (p->out_width + 3) / 4;
+    uint8_t *out = c->row + 64 * part;
+    for (int64_t q = 0; q < quads; q++) {
+        __m512i sum[4] = {bias, bias, bias, bias};
+#pragma GCC unroll 5
+        for (int ky = 0; ky < kernel_h; ky++) {
+            const uint8_t *at = rows[ky] + 64 * part + q * 256 * stride;
+            __m512i x[4];
+            const int last = (3 * stride + kernel_w + 3) / 4;
+#pragma GCC unroll 4
+            for (int i = 0; i < last; i++)
+                x[i] = _mm512_load_si512(at + 256 * i);
+            int v = ky * count;
+#pragma GCC unroll 4
+            for (int n = 0; n < 4; n++) {
+                const int first = n * stride / 4, o = n * stride % 4;
+                if (stride == 2 && n == 2)
+                    v = ky * count;
+                sum[n] = _mm512_dpbusd_epi32(sum[n], x[first], whole ? w[v] : _mm512_load_si512(weight + 64 * v));
+                v++;
+                if (o + kernel_w > 4) {
+                    sum[n] = _mm512_dpbusd_epi32(sum[n], x[first + 1],
+                                                 whole ? w[v] : _mm512_load_si512(weight + 64 * v));
+                    v++;
+                }
+            }
+        }
+#pragma GCC unroll 4
+        for (int n = 0; n < 4; n++)
+            sum[n] = requant_lanes(e, sum[n], c->block, part, scale, offset);
+        _mm512_store_si512(out + 256 * q, _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]),
+                                                             _mm512_packs_epi32(sum[2], sum[3])));
+    }
+}
+
+#define ROW(H, W, S, WHOLE)                                                                     \
+    __attribute__((noinline)) static void row_##H##x##W##s##S(const qc_channels *c,             \
+                                                              const uint8_t *const *rows)       \
+    {                                                                                           \
+        for (int part = 0; part < 4; part++)                                                    \
+            part_row(c, rows, part, H, W, S, WHOLE);                                            \
+    }
+
+ROW(3, 3, 1, 1)
+ROW(3, 3, 2, 1)
+ROW(5, 5, 1, 0)
+ROW(5, 5, 2, 0)
+
+static void row_any(const qc_channels *c, const uint8_t *const *rows)
+{
+    const qc_conv2d *p = &c->d->conv;
+    for (int part = 0; part < 4; part++)
+        part_row(c, rows, part, (int)p->kernel_h, (int)p->kernel_w, (int)p->stride_w, 0);
+}
+
+/* Clamp, table and residual of a pixel's channels, and the way to memory. */
+static inline void write_pixel(const qc_channels *c, __m512i y, __m512i low, __m512i high, __mmask64 mask,
+                               const uint8_t *residual, uint8_t *out)
+{
+    const qc_epilogue *e = &c->d->conv.epilogue;
+    y = _mm512_min_epu8(_mm512_max_epu8(y, low), high);
+    if (e->table)
+        y = look_up(y, e->table);
+    if (residual)
+        y = add_residual64(y, _mm512_maskz_loadu_epi8(mask, residual), e->add);
+    if (c->lanes == 64)
+        _mm512_storeu_si512(out, y);
+    else
+        _mm512_mask_storeu_epi8(out, mask, y);
+}
+
+/* Puts the parts of each pixel side by side. */
+static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *out)
+{
+    const qc_conv2d *p = &c->d->conv;
+    const __m512i low = _mm512_set1_epi8((char)p->epilogue.qmin), high = _mm512_set1_epi8((char)p->epilogue.qmax);
+    const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
+    for (int64_t x = 0; x < p->out_width; x += 4) {
+        const uint8_t *quad = c->row + 64 * x;
+        const __m512i y0 = _mm512_load_si512(quad), y1 = _mm512_load_si512(quad + 64);
+        const __m512i y2 = _mm512_load_si512(quad + 128), y3 = _mm512_load_si512(quad + 192);
+        const __m512i low01 = _mm512_unpacklo_epi32(y0, y1), high01 = _mm512_unpackhi_epi32(y0, y1);
+        const __m512i low23 = _mm512_unpacklo_epi32(y2, y3), high23 = _mm512_unpackhi_epi32(y2, y3);
+        const __m512i pixel[4] = {_mm512_unpacklo_epi64(low01, low23), _mm512_unpackhi_epi64(low01, low23),
+                                  _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)};
+        const int64_t count = qc_min(4, p->out_width - x);
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++)
+            if (i < count)
+                write_pixel(c, pixel[i], low, high, mask, residual ? residual + (x + i) * p->channels : NULL,
+                            out + (x + i) * p->channels);
+    }
+}
+
+/* Tap by tap over pixels of QC_BLOCK bytes, four taps of a kernel row at a time. */
+static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, const uint8_t *residual, uint8_t *out)
+{
+    const qc_conv2d *p = &c->d->conv;
+    const qc_epilogue *e = &p->epilogue;
+    const int64_t groups = (p->kernel_w + 3) / 4;
+    const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
+    const __m512i low = _mm512_set1_epi8((char)e->qmin), high = _mm512_set1_epi8((char)e->qmax);
+    const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
+    for (int64_t i = 0; i < p->out_width; i++) {
+        const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
+        __m512i sum[4];
+        for (int part = 0; part < 4; part++)
+            sum[part] = load_lanes(e->bias + c->block, part);
+        for (int64_t ky = 0; ky < p->kernel_h; ky++)
+            for (int64_t kx = 0; kx < p->kernel_w; kx += 4, weight += 256) {
+                __m512i x[4];
+                for (int64_t j = 0; j < 4; j++) {
+                    const int64_t tap = qc_min(kx + j, p->kernel_w - 1);
+                    x[j] = _mm512_load_si512(rows[ky] + (i * p->stride_w + tap * p->dilation_w) * QC_BLOCK);
+                }
+                uint8_t quad[256] __attribute__((aligned(64)));
+                store_quad(quad, x[0], x[1], x[2], x[3]);
+                for (int part = 0; part < 4; part++)
+                    sum[part] = _mm512_dpbusd_epi32(sum[part], _mm512_load_si512(quad + 64 * part),
+                                                    _mm512_loadu_si512(weight + 64 * part));
+            }
+        for (int part = 0; part < 4; part++) {
+            const void *scale = e->scale ? (const void *)(e->scale + c->block) : (const void *)(e->bias + c->block);
+            sum[part] = requant_lanes(e, sum[part], c->block, part, _mm512_castsi512_ps(load_lanes(scale, part)), offset);
+        }
+        /* Both packs saturate, and they put the lanes back in channel order. */
+        const __m512i y =
+            _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_packs_epi32(sum[2], sum[3]));
+        write_pixel(c, y, low, high, mask, residual ? residual + i * p->channels : NULL, out + i * p->channels);
+    }
+}
+
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *residual, uint8_t *out)
+{
+    const qc_conv2d *p = &c->d->conv;
+    if (!takes_quads(p)) {
+        row_of_pixels(c, rows, residual, out);
+        return;
+    }
+    const int three = p->kernel_h == 3 && p->kernel_w == 3, five = p->kernel_h == 5 && p->kernel_w == 5;
+    if (three)
+        p->stride_w == 1 ? row_3x3s1(c, rows) : row_3x3s2(c, rows);
+    else if (five)
+        p->stride_w == 1 ? row_5x5s1(c, rows) : row_5x5s2(c, rows);
+    else
+        row_any(c, rows);
+    write_row(c, residual, out);
+}
+#else
+typedef int qc_empty_translation_unit;
+#endif

@@ -1,0 +1,104 @@
+"""Parameter blocks of convolution, linear and depthwise kernels, and their packed constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import fx
+
+from qcompiler.backends.native.op_writer import OpWriter
+from qcompiler.backends.native.packing import PANEL, Products, pack_products
+from qcompiler.ir.types import Dim
+
+SLACK = 64
+MOST_PANELS = 4
+# Weights of one tile in bytes up to which wide tiles win: beyond it, tall ones load fewer of them.
+TILE_WEIGHTS = 200_000
+
+
+def store_table(op: OpWriter, table: torch.Tensor) -> str:
+    """Stores a table of 256 codes in the byte domain of storage."""
+    return op.array((table.numpy().astype(np.int16) + 128).astype(np.uint8), "uint8_t")
+
+
+def bytes_clamp(op: OpWriter) -> dict[str, Any]:
+    """Returns zero point and bounds of the result in the byte domain."""
+    names = ("zero_point", "qmin", "qmax")
+    return {name: int(op.args[name]) + 128 for name in names}
+
+
+def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) -> dict[str, Any]:
+    """Stores what turns sums into bytes and returns the fields of its ``qc_epilogue`` block."""
+    fields: dict[str, Any] = {"bias": op.array(packed.bias, "int32_t")}
+    if packed.multiplier is None or packed.shift is None:
+        return fields
+    fields["multiplier"] = op.array(packed.multiplier, "int32_t")
+    fields["shift"] = op.array(packed.shift, "int32_t")
+    if packed.scale is not None:
+        fields["scale"] = op.array(packed.scale, "float")
+    fields |= {name: options[name] + 128 for name in ("zero_point", "qmin", "qmax")}
+    if options["table"] is not None:
+        fields["table"] = store_table(op, op.graph.constant(options["table"]))
+    if options["residual"] is not None:
+        za, ma, zb, mb, shift, zo, qmin, qmax = options["add"]
+        fields["add"] = [za + 128, ma, zb + 128, mb, shift, zo + 128, qmin + 128, qmax + 128]
+    return fields
+
+
+def pack(
+    op: OpWriter, options: Mapping[str, Any], groups: int, *, depthwise: bool = False
+) -> Products:
+    """Returns the packed constants of a product; ``options`` are its operator's arguments."""
+    constant = op.graph.constant
+    requant = None
+    if "multiplier" in options:
+        requant = (constant(options["multiplier"]), constant(options["shift"]))
+    weight, bias = constant(options["weight"]), constant(options["bias"])
+    zero_point = options["x_zero_point"]
+    return pack_products(weight, bias, requant, zero_point, groups, depthwise=depthwise)
+
+
+def residual_pointer(op: OpWriter) -> str:
+    """Returns the C pointer to the operand that is added to the result, or NULL."""
+    residual: fx.Node | None = op.args.get("residual")
+    return "NULL" if residual is None else op.tensor(residual)
+
+
+def widest_tile(weight: torch.Tensor) -> int:
+    """Returns how many panels a tile takes: fewer where their weights overflow the cache."""
+    depth = weight[0].numel()
+    return MOST_PANELS if depth * PANEL * MOST_PANELS <= TILE_WEIGHTS else MOST_PANELS // 2
+
+
+def conv2d_fields(
+    op: OpWriter,
+    options: Mapping[str, Any],
+    x_shape: Sequence[Dim],
+    out_shape: Sequence[Dim],
+    *,
+    depthwise: bool,
+) -> dict[str, Any]:
+    """Stores the constants of a convolution and returns the fields of its ``qc_conv2d`` block.
+
+    ``options`` are the arguments of conv2d or conv2d_requant.
+    """
+    weight, groups = op.graph.constant(options["weight"]), options["groups"]
+    packed = pack(op, options, groups, depthwise=depthwise)
+    n, c, h, w = x_shape
+    _, oc, oh, ow = out_shape
+    stride, dilation, padding = (options[k] for k in ("stride", "dilation", "padding"))
+    return {
+        **{"batch": n, "height": h, "width": w, "channels": c},
+        **{"out_height": oh, "out_width": ow, "out_channels": oc},
+        **{"kernel_h": weight.shape[2], "kernel_w": weight.shape[3]},
+        **{"stride_h": stride[0], "stride_w": stride[1]},
+        **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
+        **{"pad_top": padding[0], "pad_left": padding[2]},
+        **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
+        "widest": widest_tile(weight),
+        "weight": op.array(packed.weight, "int8_t"),
+        "epilogue": epilogue_fields(op, options, packed),
+    }
