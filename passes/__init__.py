@@ -25,6 +25,9 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "lower-to-integer": "qcompiler.passes.lowering.lower_to_integer:LowerToInteger",
         "fold-requant": "qcompiler.passes.lowering.fold_requant:FoldRequant",
         "fuse-integer-ops": "qcompiler.passes.lowering.fuse_integer_ops:FuseIntegerOps",
+        "fold-constant-channels": (
+            "qcompiler.passes.lowering.fold_constant_channels:FoldConstantChannels"
+        ),
         "fuse-depthwise": "qcompiler.passes.lowering.fuse_depthwise:FuseDepthwise",
         "prove-accumulators": "qcompiler.passes.analysis.prove_accumulators:ProveAccumulators",
         "legalize-for-target": "qcompiler.passes.lowering.legalize_for_target:LegalizeForTarget",

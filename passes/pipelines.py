@@ -10,8 +10,8 @@ NORMALIZE = (
 CALIBRATE = "collect-statistics,propagate-ranges,share-qparams"
 QUANTIZE = "quantize-weights,round-weights,correct-bias"
 LOWER = (
-    "lower-to-integer,fold-requant,fuse-integer-ops,fuse-depthwise,prove-accumulators,"
-    "legalize-for-target,plan-memory"
+    "lower-to-integer,fold-requant,fuse-integer-ops,fold-constant-channels,fuse-depthwise,"
+    "prove-accumulators,legalize-for-target,plan-memory"
 )
 
 DEFAULT = ",".join((NORMALIZE, CALIBRATE, QUANTIZE, LOWER))

@@ -57,7 +57,7 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
 
 def emit_depthwise(op: OpWriter) -> None:
     """Emits conv2d_requant with one filter per channel."""
-    conv = conv2d_fields(op, op.args, op.type_of("x").shape, op.type.shape, depthwise=True)
+    conv = conv2d_fields(op, op.args, op.type_of("x").shape, op.type.shape, "depthwise")
     x, residual = op.tensor("x"), residual_pointer(op)
     op.block("qc_depthwise", _fields(op, conv, expanded=False))
     op.call("qc_depthwise_u8_s8c_u8", "&p", x, residual, op.out)
@@ -68,9 +68,9 @@ def emit_pointwise_depthwise(op: OpWriter) -> None:
     first, second = product_arguments(op.node)
     n, _, h, w = x_shape = op.type_of("x").shape
     middle = (n, op.type.shape[1], h, w)
-    conv = conv2d_fields(op, second, middle, op.type.shape, depthwise=True)
+    conv = conv2d_fields(op, second, middle, op.type.shape, "depthwise")
     fields = {
-        "pointwise": conv2d_fields(op, first, x_shape, middle, depthwise=False),
+        "pointwise": conv2d_fields(op, first, x_shape, middle),
         "depthwise": _fields(op, conv, expanded=True),
     }
     op.block("qc_pointwise_depthwise", fields)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from qcompiler.backends.native.emit_depthwise import emit_depthwise
 from qcompiler.backends.native.emit_movement import copy_fields
@@ -22,6 +24,11 @@ from qcompiler.backends.native.product_fields import (
 )
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
+# Input channels up to which a kernel row is read as one run of bytes.
+FEW_CHANNELS = 12
+# Bytes of the input rows that a part copies at a time: they stay in the first-level cache.
+FIRST_ROWS_BYTES = 16 * 1024
+
 
 def emit_conv2d(op: OpWriter) -> None:
     """Emits conv2d and conv2d_requant."""
@@ -32,7 +39,10 @@ def emit_conv2d(op: OpWriter) -> None:
         emit_depthwise(op)
         return
     shapes = op.type_of("x").shape, op.type.shape
-    fields = conv2d_fields(op, op.args, *shapes, depthwise=False)
+    if fused and groups == 1 and op.args["dilation"][1] == 1 and _has_few_channels(weight):
+        _emit_first(op, conv2d_fields(op, op.args, *shapes, "rows"))
+        return
+    fields = conv2d_fields(op, op.args, *shapes)
     op.reserve(weight.shape[1] + 4 + SLACK)
     x, residual = op.tensor("x"), residual_pointer(op)
     op.block("qc_conv2d", fields)
@@ -40,6 +50,26 @@ def emit_conv2d(op: OpWriter) -> None:
         op.call("qc_conv2d_u8_s8c_u8", "&p", x, residual, op.out)
     else:
         op.call("qc_conv2d_u8_s8c_i32", "&p", x, op.out)
+
+
+def _has_few_channels(weight: torch.Tensor) -> bool:
+    """Says whether the taps of a kernel row serve better as one run of bytes."""
+    return weight.shape[3] > 1 and weight.shape[1] <= FEW_CHANNELS
+
+
+def _emit_first(op: OpWriter, conv: Mapping[str, Any]) -> None:
+    """Emits a convolution of few channels from its ``qc_conv2d`` fields."""
+    row_bytes = ((conv["out_width"] - 1) * conv["stride_w"] + conv["kernel_w"]) * conv["channels"]
+    reach = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1
+    rows = 1
+    if isinstance(row_bytes, int):
+        rows = max(1, (FIRST_ROWS_BYTES // max(row_bytes, 1) - reach) // int(conv["stride_h"]) + 1)
+    size = simplify_dim(((rows - 1) * conv["stride_h"] + reach) * row_bytes + SLACK)
+    scratch, step = op.reserve_per_thread(size)
+    x, residual = op.tensor("x"), residual_pointer(op)
+    fields = {"conv": conv, "rows_at_once": rows, "scratch": scratch, "scratch_step": step}
+    op.block("qc_conv2d_first", fields)
+    op.call("qc_conv2d_first_u8_s8c_u8", "&p", x, residual, op.out)
 
 
 def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, back: bool) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -11,6 +11,10 @@ from numpy.typing import NDArray
 ALIGNMENT = 64
 PANEL = 16
 DEPTHWISE_BLOCK = 64
+
+# How weights are packed: panels of output channels, taps or kernel rows in the place of the depth
+# as the kernel wants, or blocks of channels of a depthwise convolution.
+Form = Literal["panels", "rows", "depthwise"]
 
 Int8Array = NDArray[np.int8]
 Int32Array = NDArray[np.int32]
@@ -106,6 +110,12 @@ def pack_panels(weight: Int8Array, groups: int) -> Int8Array:
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
 
 
+def rows_as_channels(weight: Int8Array) -> Int8Array:
+    """Returns [Cout, Cin, kh, kw] as [Cout, kw * Cin, kh, 1]: pixels that lie side by side."""
+    out_channels, depth, kh, kw = weight.shape
+    return weight.transpose(0, 3, 1, 2).reshape(out_channels, kw * depth, kh, 1)
+
+
 def pack_depthwise(weight: Int8Array) -> Int8Array:
     """Packs [C, 1, kh, kw] as [C/64][kh][kw/4][part][lane][4 channels][4 taps].
 
@@ -126,18 +136,20 @@ def pack_products(
     requant: tuple[torch.Tensor, torch.Tensor] | None,
     x_zero_point: int,
     groups: int,
-    *,
-    depthwise: bool,
+    form: Form,
 ) -> Products:
     """Packs the constants of a convolution or linear layer (a 1x1 convolution)."""
     w, b = weight.numpy(), bias.numpy()
     channels = w.shape[0]
-    unit_groups, unit = (1, DEPTHWISE_BLOCK) if depthwise else (groups, PANEL)
+    unit_groups, unit = (1, DEPTHWISE_BLOCK) if form == "depthwise" else (groups, PANEL)
 
     def pad(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return _pad_groups(values, unit_groups, unit)
 
-    packed = pack_depthwise(w) if depthwise else pack_panels(w, groups)
+    if form == "depthwise":
+        packed = pack_depthwise(w)
+    else:
+        packed = pack_panels(rows_as_channels(w) if form == "rows" else w, groups)
     folded = pad(fold_zero_point(w, b, x_zero_point)).astype(np.int32)
     if requant is None:
         return Products(packed, folded, None, None, None)

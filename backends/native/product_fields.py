@@ -10,7 +10,7 @@ import torch
 from torch import fx
 
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import PANEL, Products, pack_products
+from qcompiler.backends.native.packing import PANEL, Form, Products, pack_products
 from qcompiler.ir.types import Dim
 
 SLACK = 64
@@ -48,9 +48,7 @@ def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) 
     return fields
 
 
-def pack(
-    op: OpWriter, options: Mapping[str, Any], groups: int, *, depthwise: bool = False
-) -> Products:
+def pack(op: OpWriter, options: Mapping[str, Any], groups: int, form: Form = "panels") -> Products:
     """Returns the packed constants of a product; ``options`` are its operator's arguments."""
     constant = op.graph.constant
     requant = None
@@ -58,7 +56,7 @@ def pack(
         requant = (constant(options["multiplier"]), constant(options["shift"]))
     weight, bias = constant(options["weight"]), constant(options["bias"])
     zero_point = options["x_zero_point"]
-    return pack_products(weight, bias, requant, zero_point, groups, depthwise=depthwise)
+    return pack_products(weight, bias, requant, zero_point, groups, form)
 
 
 def residual_pointer(op: OpWriter) -> str:
@@ -78,15 +76,14 @@ def conv2d_fields(
     options: Mapping[str, Any],
     x_shape: Sequence[Dim],
     out_shape: Sequence[Dim],
-    *,
-    depthwise: bool,
+    form: Form = "panels",
 ) -> dict[str, Any]:
     """Stores the constants of a convolution and returns the fields of its ``qc_conv2d`` block.
 
     ``options`` are the arguments of conv2d or conv2d_requant.
     """
     weight, groups = op.graph.constant(options["weight"]), options["groups"]
-    packed = pack(op, options, groups, depthwise=depthwise)
+    packed = pack(op, options, groups, form)
     n, c, h, w = x_shape
     _, oc, oh, ow = out_shape
     stride, dilation, padding = (options[k] for k in ("stride", "dilation", "padding"))
