@@ -85,6 +85,7 @@ def measure(plan: Plan, model: str, threads: int, entries: Entries, progress: Pr
                 loaded = worker.start()
             except Failure as failure:
                 fail(name, plan.batches, str(failure))
+                worker.stop()
                 continue
             workers[name] = worker
             for batch, facts in loaded.items():
@@ -92,7 +93,7 @@ def measure(plan: Plan, model: str, threads: int, entries: Entries, progress: Pr
                 entries[threads, batch, model, name] = entry
         progress.remove_task(task)
 
-        for batch in plan.batches:
+        for i, batch in enumerate(plan.batches):
             what = f"{model}, {threads} threads, batch {batch}"
             task = progress.add_task(what, total=plan.rounds)
             for number in range(plan.rounds):
@@ -102,8 +103,8 @@ def measure(plan: Plan, model: str, threads: int, entries: Entries, progress: Pr
                     try:
                         seconds = workers[name].slot(batch, plan.milliseconds)
                     except Failure as failure:
-                        fail(name, plan.batches, str(failure))
-                        del workers[name]
+                        fail(name, plan.batches[i:], str(failure))
+                        workers.pop(name).stop()
                         continue
                     entries[threads, batch, model, name].seconds += seconds
                 progress.advance(task)

@@ -92,6 +92,13 @@ class Worker:
         seconds: list[float] = self._reply(_SLOT_SECONDS)["seconds"]
         return seconds
 
+    def stop(self) -> None:
+        """Ends the process, which may hang, so that it disturbs no other one."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
+
     def __enter__(self) -> Self:
         return self
 
@@ -101,9 +108,7 @@ class Worker:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._process is not None:
-            self._process.kill()
-            self._process.communicate()
+        self.stop()
         self._errors.close()
 
     def _running(self) -> subprocess.Popen[bytes]:

@@ -78,3 +78,15 @@ def test_signal_to_noise_of_parts_is_that_of_the_whole() -> None:
     expected = np.ones((2, 5), np.float32)
     parts = [expected[:1] * np.float32(1.1), expected[1:] * np.float32(0.9)]
     assert signal_to_noise(expected, parts) == pytest.approx(20, abs=1e-4)
+
+
+def test_a_worker_that_does_not_answer_is_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("benchmarks.remote._START_SECONDS", 0.0)
+    with Worker(sys.executable, tmp_path, "resnet18", "torch", 1, [1]) as worker:
+        with pytest.raises(Failure, match="no answer within 0 s"):
+            worker.start()
+        worker.stop()
+        with pytest.raises(RuntimeError, match="not started"):
+            worker.slot(1, 1.0)
