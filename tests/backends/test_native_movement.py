@@ -77,3 +77,32 @@ def test_reshapes_between_layouts(dtype: torch.dtype) -> None:
         case("reshape", x, [2, 6, 2, 2, 5]),
     ]
     check(cases)
+
+
+@st.composite
+def wide_movements(draw: Draw) -> Case:
+    """Draws movements of sizes on both sides of the blocks of transposition and of vectors."""
+    sizes = st.one_of(st.integers(1, 5), st.integers(14, 36), st.integers(62, 70))
+    rows, columns = draw(sizes), draw(sizes)
+    kind = draw(st.sampled_from(["transpose", "inner", "planes", "flat", "concat", "slice", "pad"]))
+    if kind == "transpose":
+        return case("permute", value(draw, (rows, columns)), [1, 0])
+    if kind == "inner":
+        return case("permute", value(draw, (rows, 3, columns)), [2, 1, 0])
+    if kind == "planes":
+        x = value(draw, (1, draw(st.integers(1, 5)), 9, draw(st.integers(28, 31))))
+        return case("reshape", x, [-1])
+    x = value(draw, (1, rows, 3, columns))
+    if kind == "flat":
+        return case("reshape", x, [1, -1])
+    if kind == "concat":
+        return case("concat", [x, x[:, :1].clone(), x.clone()], 1)
+    if kind == "slice":
+        return case("slice", x, 1, draw(st.integers(0, rows - 1)), 2**63 - 1, 1)
+    return case("pad", x, [draw(st.integers(0, 2)), 1, 1, 0], 3)
+
+
+@FEW
+@given(st.lists(wide_movements(), min_size=60, max_size=60))
+def test_wide_movements_equal_the_reference(cases: list[Case]) -> None:
+    check(cases)

@@ -63,7 +63,7 @@ static inline int sum_is_split(const qc_binary *p)
 
 QC_INLINE vec sum_lanes(const sum_constants *k, vec pairs)
 {
-    const vec low = V(add_epi32)(V(madd_epi16)(pairs, k->low), k->rest);
+    const vec low = vec_add_pairs(k->rest, pairs, k->low);
     return V(sra_epi32)(V(add_epi32)(low, V(slli_epi32)(V(madd_epi16)(pairs, k->high), 15)), k->shift);
 }
 
@@ -78,13 +78,12 @@ QC_INLINE vec sum_bytes(const sum_constants *k, vec a, vec b)
     return vec_clamp_bytes(y, k->qmin, k->qmax);
 }
 
-/* A product of codes has 17 bits. For a multiplier of 24 bits (m % 128 == 0), M = m / 128 = high * 2^12 + low:
- * SR(x, m, s) = (x * high + (x * low >> 12) + 2^(s-20)) >> (s-19), all in 32 bits. */
+/* A product of codes has 17 bits. */
 typedef struct {
-    vec a_zero_point, b_zero_point, low, high, half, zero_point, qmin, qmax;
-    __m128i shift;
-    vec_scaling scaling;
-    int is_split;
+    vec a_zero_point, b_zero_point, zero_point, qmin, qmax;
+    vec_small_scaling small;
+    vec_scaling any;
+    int is_small;
 } product_constants;
 
 static inline product_constants product_constants_of(const qc_binary *p)
@@ -92,63 +91,56 @@ static inline product_constants product_constants_of(const qc_binary *p)
     product_constants k;
     k.a_zero_point = V(set1_epi16)((int16_t)p->a_zero_point);
     k.b_zero_point = V(set1_epi16)((int16_t)p->b_zero_point);
-    k.is_split = p->multiplier % 128 == 0 && p->shift >= 20 && p->shift <= 49;
-    k.low = V(set1_epi32)(p->multiplier >> 7 & 0xFFF);
-    k.high = V(set1_epi32)(p->multiplier >> 19);
-    k.half = V(set1_epi32)(k.is_split ? 1 << (p->shift - 20) : 0);
-    k.shift = _mm_cvtsi32_si128(p->shift - 19);
-    k.zero_point = V(set1_epi16)((int16_t)(k.is_split ? p->zero_point : 0));
-    k.scaling = vec_scaling_of(V(set1_epi32)(p->multiplier), V(set1_epi32)(p->shift), p->zero_point);
+    k.zero_point = V(set1_epi16)((int16_t)p->zero_point);
     k.qmin = V(set1_epi8)((char)p->qmin);
     k.qmax = V(set1_epi8)((char)p->qmax);
+    k.is_small = vec_is_small_scaling(p->multiplier, p->shift);
+    k.small = vec_small_scaling_of(p->multiplier, p->shift);
+    k.any = vec_scaling_of(V(set1_epi32)(p->multiplier), V(set1_epi32)(p->shift), 0);
     return k;
 }
 
-QC_INLINE vec product_lanes(const product_constants *k, vec x)
-{
-    if (!k->is_split)
-        return vec_scale(&k->scaling, x);
-    const vec low = V(srai_epi32)(V(mullo_epi32)(x, k->low), 12);
-    return V(sra_epi32)(V(add_epi32)(V(add_epi32)(V(mullo_epi32)(x, k->high), low), k->half), k->shift);
-}
-
-/* 2 * VEC_LANES products of 16-bit differences, scaled, as 16 bits. */
-QC_INLINE vec product_words(const product_constants *k, vec a, vec b)
+/* 2 * VEC_LANES products of 16-bit differences, scaled, as 16 bits; `is_small` is a constant. */
+QC_INLINE vec product_words(const product_constants *k, int is_small, vec a, vec b)
 {
     const vec low = V(mullo_epi16)(a, b), high = V(mulhi_epi16)(a, b);
-    const vec y = V(packs_epi32)(product_lanes(k, V(unpacklo_epi16)(low, high)),
-                                 product_lanes(k, V(unpackhi_epi16)(low, high)));
+    const vec x0 = V(unpacklo_epi16)(low, high), x1 = V(unpackhi_epi16)(low, high);
+    const vec y = is_small ? V(packs_epi32)(vec_scale_small(&k->small, x0), vec_scale_small(&k->small, x1))
+                           : V(packs_epi32)(vec_scale(&k->any, x0), vec_scale(&k->any, x1));
     return V(adds_epi16)(y, k->zero_point);
 }
 
-QC_INLINE vec product_bytes(const product_constants *k, vec a, vec b)
+QC_INLINE vec product_bytes(const product_constants *k, int is_small, vec a, vec b)
 {
     const vec none = vec_zero(), za = k->a_zero_point, zb = k->b_zero_point;
-    const vec y0 = product_words(k, V(sub_epi16)(V(unpacklo_epi8)(a, none), za),
+    const vec y0 = product_words(k, is_small, V(sub_epi16)(V(unpacklo_epi8)(a, none), za),
                                  V(sub_epi16)(V(unpacklo_epi8)(b, none), zb));
-    const vec y1 = product_words(k, V(sub_epi16)(V(unpackhi_epi8)(a, none), za),
+    const vec y1 = product_words(k, is_small, V(sub_epi16)(V(unpackhi_epi8)(a, none), za),
                                  V(sub_epi16)(V(unpackhi_epi8)(b, none), zb));
     return vec_clamp_bytes(V(packus_epi16)(y0, y1), k->qmin, k->qmax);
 }
 
 /* One row of bytes; a step is 1, or 0 for a single repeated value. */
-#define DENSE_ROW(COMBINE)                                                           \
+#define DENSE_ROW(COMBINE, ...)                                                      \
     for (int64_t i = 0; i < count; i += VEC) {                                       \
         const vec va = a_step ? vec_load(a + i) : V(set1_epi8)((char)*a);            \
         const vec vb = b_step ? vec_load(b + i) : V(set1_epi8)((char)*b);            \
-        vec_store_part(out + i, COMBINE(k, va, vb), count - i);                      \
+        vec_store_part(out + i, COMBINE(__VA_ARGS__, va, vb), count - i);            \
     }
 
 static void sum_row(const sum_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
                     uint8_t *out, int64_t count)
 {
-    DENSE_ROW(sum_bytes)
+    DENSE_ROW(sum_bytes, k)
 }
 
 static void product_row(const product_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b,
                         int64_t b_step, uint8_t *out, int64_t count)
 {
-    DENSE_ROW(product_bytes)
+    if (k->is_small)
+        DENSE_ROW(product_bytes, k, 1)
+    else
+        DENSE_ROW(product_bytes, k, 0)
 }
 #endif
 
@@ -259,4 +251,3 @@ void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const 
 {
     run_binary(c, p, a, b, out, 1);
 }
-

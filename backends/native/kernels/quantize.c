@@ -150,15 +150,16 @@ static void dequantize_plane(const uint8_t *restrict x, int64_t count, int32_t z
         out[i] = (float)(x[i] - zero_point) * scale;
 }
 
-/* Interleaved channels to planes, in blocks of STRIP channels by STRIP pixels. */
+/* Interleaved channels to planes, in blocks of STRIP channels by STRIP pixels; few channels take more pixels. */
 static void dequantize_task(const void *argument, int index, int count)
 {
     const border_job *job = argument;
     const qc_quantize *p = job->p;
-    const int64_t strips = (p->pixels + STRIP - 1) / STRIP, total = p->batch * strips;
+    const int64_t strip = p->channels <= 4 ? STRIP * STRIP / 4 : STRIP;
+    const int64_t strips = (p->pixels + strip - 1) / strip, total = p->batch * strips;
     uint8_t block[STRIP * STRIP];
     for (int64_t s = total * index / count; s < total * (index + 1) / count; s++) {
-        const int64_t image = s / strips, first = s % strips * STRIP, pixels = qc_min(STRIP, p->pixels - first);
+        const int64_t image = s / strips, first = s % strips * strip, pixels = qc_min(strip, p->pixels - first);
         const uint8_t *x = (const uint8_t *)job->x + (image * p->pixels + first) * p->channels;
         float *out = (float *)job->out + image * p->channels * p->pixels + first;
         if (p->channels == 1) {
@@ -167,9 +168,9 @@ static void dequantize_task(const void *argument, int index, int count)
         }
         for (int64_t c = 0; c < p->channels; c += STRIP) {
             const int64_t channels = qc_min(STRIP, p->channels - c);
-            qc_transpose_bytes(x + c, p->channels, block, STRIP, pixels, channels);
+            qc_transpose_bytes(x + c, p->channels, block, strip, pixels, channels);
             for (int64_t i = 0; i < channels; i++)
-                dequantize_plane(block + i * STRIP, pixels, p->zero_point, p->scale, out + (c + i) * p->pixels);
+                dequantize_plane(block + i * strip, pixels, p->zero_point, p->scale, out + (c + i) * p->pixels);
         }
     }
 }
@@ -194,34 +195,52 @@ QC_INLINE void scale_sums(const int32_t *restrict x, int64_t x_step, const float
         out[i] = (float)x[i * x_step] * scale[i * scale_step];
 }
 
-/* The rows of the result are cut between threads; SUMS_ROWS of them advance together in strips, so
- * that the neighbours of an interleaved value are used while they are in the cache. */
 #define SUMS_ROWS 16
 
+/* A block of up to SUMS_ROWS rows of the result, of neighbouring k, by `size` elements of each. */
+static void scale_block(const sums_job *job, int64_t row, int64_t rows, int64_t left, int64_t size)
+{
+    const qc_dequantize_sums *p = job->p;
+    const int64_t *n = p->shape, *xs = p->stride, *ss = p->scale_stride;
+    const int64_t i = row / (n[1] * n[2]), j = row / n[2] % n[1], k = row % n[2];
+    const int32_t *x = job->x + i * xs[0] + j * xs[1] + k * xs[2] + left * xs[3];
+    const float *scale = p->scale + i * ss[0] + j * ss[1] + k * ss[2] + left * ss[3];
+    float *out = job->out + row * n[3] + left;
+#if defined(QC_VECTOR)
+    if (xs[2] == 1 && ss[3] == 0 && rows >= 4 && size >= 4 && size <= STRIP) {
+        int32_t block[SUMS_ROWS * STRIP];
+        qc_transpose_words(x, xs[3], block, STRIP, size, rows);
+        for (int64_t r = 0; r < rows; r++)
+            scale_sums(block + r * STRIP, 1, scale + r * ss[2], 0, size, out + r * n[3]);
+        return;
+    }
+#endif
+    for (int64_t r = 0; r < rows; r++, x += xs[2], scale += ss[2], out += n[3]) {
+        if (xs[3] == 1 && ss[3] == 1)
+            scale_sums(x, 1, scale, 1, size, out);
+        else if (xs[3] == 1 && ss[3] == 0)
+            scale_sums(x, 1, scale, 0, size, out);
+        else
+            scale_sums(x, xs[3], scale, ss[3], size, out);
+    }
+}
+
+/* The rows of the result are cut between threads, a single row along its length. Where rows are strided,
+ * several advance together in strips, so that their neighbours are used while they are in the cache. */
 static void dequantize_sums_task(const void *argument, int index, int count)
 {
     const sums_job *job = argument;
-    const qc_dequantize_sums *p = job->p;
-    const int64_t *n = p->shape, *xs = p->stride, *ss = p->scale_stride, length = n[3];
-    const int64_t total = n[0] * n[1] * n[2], end = total * (index + 1) / count;
-    /* A single row is cut along its length. */
-    const int64_t from = total == 1 ? length * index / count : 0;
-    const int64_t to = total == 1 ? length * (index + 1) / count : length;
-    for (int64_t top = total == 1 ? 0 : total * index / count; top < (total == 1 ? 1 : end); top += SUMS_ROWS)
-        for (int64_t left = from; left < to; left += xs[3] == 1 ? to : STRIP)
-            for (int64_t row = top; row < qc_min(top + SUMS_ROWS, total == 1 ? 1 : end); row++) {
-                const int64_t i = row / (n[1] * n[2]), j = row / n[2] % n[1], k = row % n[2];
-                const int32_t *x = job->x + i * xs[0] + j * xs[1] + k * xs[2] + left * xs[3];
-                const float *scale = p->scale + i * ss[0] + j * ss[1] + k * ss[2] + left * ss[3];
-                const int64_t size = xs[3] == 1 ? to - left : qc_min(STRIP, to - left);
-                float *out = job->out + row * length + left;
-                if (xs[3] == 1 && ss[3] == 1)
-                    scale_sums(x, 1, scale, 1, size, out);
-                else if (xs[3] == 1 && ss[3] == 0)
-                    scale_sums(x, 1, scale, 0, size, out);
-                else
-                    scale_sums(x, xs[3], scale, ss[3], size, out);
-            }
+    const int64_t *n = job->p->shape, length = n[3], total = n[0] * n[1] * n[2];
+    const int is_single = total == 1, is_dense = job->p->stride[3] == 1;
+    const int64_t from = is_single ? length * index / count : 0, to = is_single ? length * (index + 1) / count : length;
+    const int64_t end = is_single ? 1 : total * (index + 1) / count;
+    for (int64_t row = is_single ? 0 : total * index / count, rows; row < end; row += rows) {
+        rows = qc_min(qc_min(SUMS_ROWS, end - row), n[2] - row % n[2]);
+        for (int64_t left = from, size; left < to; left += size) {
+            size = is_dense ? to - left : qc_min(STRIP, to - left);
+            scale_block(job, row, rows, left, size);
+        }
+    }
 }
 
 void qc_dequantize_i32_f32(const qc_context *c, const qc_dequantize_sums *p, const int32_t *x,

@@ -42,15 +42,64 @@ void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t
 }
 
 /* The weighted sums of four neighbours in 32 bits. */
-static void blend(const uint8_t *const *taps, const int64_t *weights, int32_t first, int64_t count,
+static void blend(const uint8_t *const *taps, int64_t at, const int64_t *weights, int32_t first, int64_t count,
                   int32_t *restrict sums)
 {
-    const uint8_t *a = taps[0], *b = taps[1], *c = taps[2], *d = taps[3];
+    const uint8_t *a = taps[0] + at, *b = taps[1] + at, *c = taps[2] + at, *d = taps[3] + at;
     const int32_t wa = (int32_t)weights[0], wb = (int32_t)weights[1];
     const int32_t wc = (int32_t)weights[2], wd = (int32_t)weights[3];
     for (int64_t i = 0; i < count; i++)
         sums[i] = first + a[i] * wa + b[i] * wb + c[i] * wc + d[i] * wd;
 }
+
+#if defined(QC_VECTOR)
+/* Weights of 15 bits, and sums for which vec_small_scaling is exact. */
+typedef struct {
+    vec_small_scaling scaling;
+    vec first, zero_point, low, high;
+} small_blend;
+
+static inline int is_small_blend(const qc_resize *p)
+{
+    return p->scale[0] * p->scale[2] <= 1024 && vec_is_small_scaling(p->multiplier, p->shift);
+}
+
+static inline small_blend small_blend_of(const qc_resize *p)
+{
+    const int32_t unit = (int32_t)(p->scale[0] * p->scale[2]);
+    return (small_blend){
+        vec_small_scaling_of(p->multiplier, p->shift), V(set1_epi32)(-unit * p->x_zero_point),
+        V(set1_epi16)((int16_t)p->zero_point), V(set1_epi8)((char)p->qmin), V(set1_epi8)((char)p->qmax),
+    };
+}
+
+/* Pairs of 16-bit values of two taps each, times their weights, scaled, as 16 bits. */
+QC_INLINE vec small_words(const small_blend *k, vec ab, vec cd, vec top, vec bottom)
+{
+    const vec none = vec_zero();
+    vec v0 = vec_add_pairs(k->first, V(unpacklo_epi8)(ab, none), top);
+    vec v1 = vec_add_pairs(k->first, V(unpackhi_epi8)(ab, none), top);
+    v0 = vec_add_pairs(v0, V(unpacklo_epi8)(cd, none), bottom);
+    v1 = vec_add_pairs(v1, V(unpackhi_epi8)(cd, none), bottom);
+    return V(adds_epi16)(V(packs_epi32)(vec_scale_small(&k->scaling, v0), vec_scale_small(&k->scaling, v1)),
+                         k->zero_point);
+}
+
+static void blend_small(const small_blend *k, const uint8_t *const *taps, const int64_t *weights, int64_t count,
+                        uint8_t *out)
+{
+    const vec top = V(set1_epi32)((int32_t)(weights[0] | weights[1] << 16));
+    const vec bottom = V(set1_epi32)((int32_t)(weights[2] | weights[3] << 16));
+    for (int64_t i = 0; i < count; i += VEC) {
+        const vec a = vec_load(taps[0] + i), b = vec_load(taps[1] + i);
+        const vec c = vec_load(taps[2] + i), d = vec_load(taps[3] + i);
+        const vec y = V(packus_epi16)(
+            small_words(k, V(unpacklo_epi8)(a, b), V(unpacklo_epi8)(c, d), top, bottom),
+            small_words(k, V(unpackhi_epi8)(a, b), V(unpackhi_epi8)(c, d), top, bottom));
+        vec_store_part(out + i, vec_clamp_bytes(y, k->low, k->high), count - i);
+    }
+}
+#endif
 
 /* One pixel whose sums may need more than 32 bits before the zero point is taken off. */
 static void blend_wide(const qc_resize *p, const uint8_t *const *taps, const int64_t *weights, uint8_t *out)
@@ -76,6 +125,10 @@ static void bilinear_task(const void *argument, int index, int count)
     const int64_t rows = p->batch * p->out_height, channels = p->channels, unit = p->scale[0] * p->scale[2];
     const int is_narrow = unit * 255 <= INT32_MAX;
     const int32_t first = is_narrow ? -(int32_t)unit * p->x_zero_point : 0;
+#if defined(QC_VECTOR)
+    const int is_small = is_narrow && is_small_blend(p);
+    const small_blend small = is_small ? small_blend_of(p) : (small_blend){0};
+#endif
     int32_t sums[CHUNK];
     for (int64_t row = rows * index / count; row < rows * (index + 1) / count; row++) {
         const int64_t image = row / p->out_height;
@@ -90,15 +143,20 @@ static void bilinear_task(const void *argument, int index, int count)
             const int64_t wx1 = x - ix * p->scale[2], wx0 = p->scale[2] - wx1;
             const int64_t left = clip(ix, p->width) * channels, right = clip(ix + 1, p->width) * channels;
             const int64_t weights[4] = {wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1};
+            const uint8_t *taps[4] = {above + left, above + right, below + left, below + right};
+#if defined(QC_VECTOR)
+            if (is_small) {
+                blend_small(&small, taps, weights, channels, out + ox * channels);
+                continue;
+            }
+#endif
             if (!is_narrow) {
-                const uint8_t *taps[4] = {above + left, above + right, below + left, below + right};
                 blend_wide(p, taps, weights, out + ox * channels);
                 continue;
             }
             for (int64_t c = 0, size; c < channels; c += size) {
-                const uint8_t *taps[4] = {above + left + c, above + right + c, below + left + c, below + right + c};
                 size = qc_min(CHUNK - pending, channels - c);
-                blend(taps, weights, first, size, sums + pending);
+                blend(taps, c, weights, first, size, sums + pending);
                 pending += size;
                 if (pending == CHUNK) {
                     scale_sums(p, sums, pending, out);

@@ -1,4 +1,4 @@
-/* Transposition of byte matrices in blocks that stay in the first-level cache. */
+/* Transposition of matrices in blocks that stay in the first-level cache. */
 #ifndef QC_TRANSPOSE_H
 #define QC_TRANSPOSE_H
 
@@ -35,6 +35,36 @@ static inline void qc_transpose_block(const uint8_t *x, int64_t x_step, uint8_t 
     for (int i = 0; i < 16; i++)
         _mm_storeu_si128((__m128i *)(out + i * out_step), a[i]);
 }
+
+/* Rows of 2 to 4 bytes without a gap: byte j of 16 rows is gathered from the `columns` vectors that hold
+ * them. Returns the number of rows done. */
+static inline int64_t qc_split_columns(const uint8_t *x, uint8_t *out, int64_t out_step, int64_t rows,
+                                       int64_t columns)
+{
+    __m128i pick[4][4];
+    for (int64_t j = 0; j < columns; j++)
+        for (int64_t part = 0; part < columns; part++) {
+            int8_t places[16];
+            for (int64_t i = 0; i < 16; i++) {
+                const int64_t at = i * columns + j;
+                places[i] = (int8_t)(at / 16 == part ? at % 16 : -1);
+            }
+            pick[j][part] = _mm_loadu_si128((const __m128i *)places);
+        }
+    int64_t i = 0;
+    for (; i + 16 <= rows; i += 16) {
+        __m128i v[4];
+        for (int64_t part = 0; part < columns; part++)
+            v[part] = _mm_loadu_si128((const __m128i *)(x + i * columns + part * 16));
+        for (int64_t j = 0; j < columns; j++) {
+            __m128i y = _mm_shuffle_epi8(v[0], pick[j][0]);
+            for (int64_t part = 1; part < columns; part++)
+                y = _mm_or_si128(y, _mm_shuffle_epi8(v[part], pick[j][part]));
+            _mm_storeu_si128((__m128i *)(out + j * out_step + i), y);
+        }
+    }
+    return i;
+}
 #endif
 
 /* out[j * out_step + i] = x[i * x_step + j]; the matrices do not overlap. */
@@ -56,11 +86,43 @@ static inline void qc_transpose_bytes(const uint8_t *x, int64_t x_step, uint8_t 
         }
         return;
     }
+    if (rows >= 256 && x_step == columns && columns >= 2 && columns <= 4) {
+        const int64_t done = columns == 3 ? qc_split_columns(x, out, out_step, rows, 3)
+                                          : qc_split_columns(x, out, out_step, rows, columns);
+        x += done * x_step;
+        out += done;
+        rows -= done;
+    }
 #endif
     for (int64_t top = 0; top < rows; top += 64)
         for (int64_t left = 0; left < columns; left += 64)
             qc_transpose_few(x + top * x_step + left, x_step, out + left * out_step + top, out_step,
                              qc_min(64, rows - top), qc_min(64, columns - left));
 }
+
+#if defined(QC_VECTOR)
+/* The same for 32-bit elements, at least 4 x 4 of them. */
+static inline void qc_transpose_words(const int32_t *x, int64_t x_step, int32_t *out, int64_t out_step, int64_t rows,
+                                      int64_t columns)
+{
+    for (int64_t left = 0; left < columns; left += 32)
+        for (int64_t row = 0; row < rows; row += 4)
+            for (int64_t column = left; column < qc_min(left + 32, columns); column += 4) {
+                const int64_t i = qc_min(row, rows - 4), j = qc_min(column, columns - 4);
+                const int32_t *from = x + i * x_step + j;
+                int32_t *to = out + j * out_step + i;
+                const __m128i a = _mm_loadu_si128((const __m128i *)from);
+                const __m128i b = _mm_loadu_si128((const __m128i *)(from + x_step));
+                const __m128i c = _mm_loadu_si128((const __m128i *)(from + 2 * x_step));
+                const __m128i d = _mm_loadu_si128((const __m128i *)(from + 3 * x_step));
+                const __m128i ab0 = _mm_unpacklo_epi32(a, b), ab1 = _mm_unpackhi_epi32(a, b);
+                const __m128i cd0 = _mm_unpacklo_epi32(c, d), cd1 = _mm_unpackhi_epi32(c, d);
+                _mm_storeu_si128((__m128i *)to, _mm_unpacklo_epi64(ab0, cd0));
+                _mm_storeu_si128((__m128i *)(to + out_step), _mm_unpackhi_epi64(ab0, cd0));
+                _mm_storeu_si128((__m128i *)(to + 2 * out_step), _mm_unpacklo_epi64(ab1, cd1));
+                _mm_storeu_si128((__m128i *)(to + 3 * out_step), _mm_unpackhi_epi64(ab1, cd1));
+            }
+}
+#endif
 
 #endif

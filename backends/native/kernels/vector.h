@@ -109,6 +109,16 @@ QC_INLINE vec vec_order(vec v)
 
 #define VEC_LANES (VEC / 4)
 
+/* sums + the products of neighbouring 16-bit values, added in pairs. */
+QC_INLINE vec vec_add_pairs(vec sums, vec a, vec b)
+{
+#if defined(__AVX512VNNI__)
+    return _mm512_dpwssd_epi32(sums, a, b);
+#else
+    return V(add_epi32)(sums, V(madd_epi16)(a, b));
+#endif
+}
+
 QC_INLINE vec vec_clamp_bytes(vec v, vec low, vec high) { return V(min_epu8)(V(max_epu8)(v, low), high); }
 
 /* Four vectors of 32-bit lanes to bytes with saturation, in the order of unpacked lanes. */
@@ -153,6 +163,53 @@ QC_INLINE vec vec_scale(const vec_scaling *k, vec x)
     odd = V(srlv_epi64)(V(add_epi64)(odd, k->odd_half), k->odd_shift);
     return V(add_epi32)(vec_merge_odd(even, V(slli_epi64)(odd, 32)), k->offset);
 }
+
+/* The same, without the zero point, with one m and s for |x| <= 2^18; m has 24 bits and 20 <= s <= 49. */
+static inline int vec_is_small_scaling(int32_t multiplier, int32_t shift)
+{
+    return multiplier % 128 == 0 && shift >= 20 && shift <= 49;
+}
+
+#if VEC == 64
+/* fp32 rounded down: x * m * 2^-s + 1/2 has its exact floor, or is beyond 16 bits (integer semantics, 4). */
+typedef struct {
+    vecf scale, half;
+} vec_small_scaling;
+
+#define QC_DOWN (_MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC)
+
+QC_INLINE vec_small_scaling vec_small_scaling_of(int32_t multiplier, int32_t shift)
+{
+    const int32_t bits = (127 - shift) << 23;
+    float power;
+    memcpy(&power, &bits, sizeof power);
+    return (vec_small_scaling){_mm512_set1_ps((float)multiplier * power), _mm512_set1_ps(0.5f)};
+}
+
+QC_INLINE vec vec_scale_small(const vec_small_scaling *k, vec x)
+{
+    const vecf v = _mm512_fmadd_round_ps(_mm512_cvtepi32_ps(x), k->scale, k->half, QC_DOWN);
+    return _mm512_cvt_roundps_epi32(v, QC_DOWN);
+}
+#else
+/* With m / 128 = high * 2^12 + low: (x * high + (x * low >> 12) + 2^(s-20)) >> (s-19), all in 32 bits. */
+typedef struct {
+    vec low, high, half;
+    __m128i shift;
+} vec_small_scaling;
+
+QC_INLINE vec_small_scaling vec_small_scaling_of(int32_t multiplier, int32_t shift)
+{
+    return (vec_small_scaling){V(set1_epi32)(multiplier >> 7 & 0xFFF), V(set1_epi32)(multiplier >> 19),
+                               V(set1_epi32)((int32_t)((int64_t)1 << shift >> 20)), _mm_cvtsi32_si128(shift - 19)};
+}
+
+QC_INLINE vec vec_scale_small(const vec_small_scaling *k, vec x)
+{
+    const vec low = V(srai_epi32)(V(mullo_epi32)(x, k->low), 12);
+    return V(sra_epi32)(V(add_epi32)(V(add_epi32)(V(mullo_epi32)(x, k->high), low), k->half), k->shift);
+}
+#endif
 
 /* A table of 256 bytes, looked up VEC bytes at a time. */
 #if defined(__AVX512VBMI__)
