@@ -16,6 +16,7 @@ from qcompiler.ir.annotations import origin_of, quant_of, type_of
 from qcompiler.ir.graph import QGraph, argument, arguments, operator_of
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
+from qcompiler.target.base import VIEW
 
 _EXAMPLE = 1
 
@@ -28,9 +29,10 @@ _UNWRAPPED = 2000
 class Row:
     """One operator of a program.
 
-    ``macs`` and ``bytes`` (results, parameters) are for a batch of 1; ``microseconds`` is the least
-    measured time, None where it was not measured; ``sqnr`` is the signal-to-noise ratio in dB
-    of the value against the float model, with all error up to here, None without a float value.
+    ``macs`` and ``bytes`` are for a batch of 1; ``bytes`` is what the operator moves: its operands,
+    parameters and result, each once. ``microseconds`` is the least measured time, None where it
+    was not measured; ``sqnr`` is the signal-to-noise ratio in dB of the value against the float
+    model, with all error up to here, None without a float value.
     """
 
     node: str
@@ -87,7 +89,7 @@ class Report:
             ("type", "", "left"),
             ("bits", "", "left"),
             ("MMAC", f"{macs / 1e6:.2f}", "right"),
-            ("kB", f"{size / 1e3:.1f}", "right"),
+            ("kB moved", f"{size / 1e3:.1f}", "right"),
             ("us", self._total_time(), "right"),
             ("SQNR dB", "", "right"),
             ("why", "", "left"),
@@ -137,7 +139,7 @@ def _row(node: fx.Node, graph: QGraph, kernel: str, sqnr: float | None) -> Row:
         str(type_of(node)),
         "float island" if island else _bits(node, graph),
         macs_of(node, graph),
-        _at_example(type_of(node).nbytes(), graph) + _parameter_bytes(node, graph),
+        0 if kernel == VIEW else _bytes_moved(node, graph),
         quant.why or (_default_reason(name) if not island else ""),
         origin.module or "",
         origin.source or "",
@@ -166,9 +168,10 @@ def _at_example(dim: Dim, graph: QGraph) -> int:
     return evaluate_dim(dim, {n: max(_EXAMPLE, s.low) for n, s in graph.symbols.items()})
 
 
-def _parameter_bytes(node: fx.Node, graph: QGraph) -> int:
-    constants = (n for n in node.all_input_nodes if n.op == "get_attr")
-    return sum(graph.constant(n).numel() * graph.constant(n).itemsize for n in constants)
+def _bytes_moved(node: fx.Node, graph: QGraph) -> int:
+    """Returns the bytes of a call's operands, parameters and result for a batch of 1."""
+    touched = [node, *node.all_input_nodes]
+    return sum(_at_example(type_of(n).nbytes(), graph) for n in touched)
 
 
 def macs_of(node: fx.Node, graph: QGraph) -> int:

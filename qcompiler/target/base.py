@@ -10,7 +10,8 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import fx
 
-from qcompiler.ir.graph import QGraph, operator_of
+from qcompiler.ir.annotations import type_of
+from qcompiler.ir.graph import QGraph, arguments, operator_of
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,9 @@ class OpSupport:
 
     ``name`` is the operator's name, with its namespace unless that is ``qcompiler``; ``values`` the
     types of its operands, ``weights`` the type and granularity of its parameters, ``fuses`` what
-    its epilogue takes in, ``note`` a limit in words.
+    its epilogue takes in, ``note`` a limit in words. Over the memory of the arguments ``in_place``
+    the kernel may write its result, where such an operand has the type of the result: it reads
+    each element before it writes the one in its place, on any number of threads.
     """
 
     name: str
@@ -27,7 +30,15 @@ class OpSupport:
     weights: str = ""
     fuses: tuple[str, ...] = ()
     note: str = ""
+    in_place: tuple[str, ...] = ()
 
+    def covers(self, operator: str) -> bool:
+        """Says whether this is the line of an operator, given with its namespace."""
+        return operator == (self.name if "::" in self.name else f"qcompiler::{self.name}")
+
+
+# The kernel of a call that costs nothing: its result is its operand's memory.
+VIEW = "view"
 
 # Runs inputs that have been checked, on a number of threads.
 Run: TypeAlias = Callable[[Sequence[torch.Tensor], int], list[torch.Tensor]]
@@ -90,11 +101,33 @@ class Target(ABC):
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why the target cannot run a call, None when it can."""
         name = operator_of(node)._schema.name
-        if any(
-            name == (op.name if "::" in op.name else f"qcompiler::{op.name}") for op in self.ops
-        ):
+        if any(op.covers(name) for op in self.ops):
             return None
         return f"{self.name} has no kernel for {name}"
+
+    def in_place(self, node: fx.Node) -> tuple[str, ...]:
+        """Returns the arguments over whose memory a call may write its result.
+
+        Those are the datasheet's, where the operand has the type of the result; that nothing reads
+        the operand later is up to the memory planner.
+        """
+        name = operator_of(node)._schema.name
+        line = next((op for op in self.ops if op.covers(name)), None)
+        if line is None:
+            return ()
+        operands = {argument: arguments(node)[argument] for argument in line.in_place}
+        return tuple(
+            argument
+            for argument, operand in operands.items()
+            if isinstance(operand, fx.Node) and type_of(operand) == type_of(node)
+        )
+
+    def is_view(self, node: fx.Node) -> bool:
+        """Says whether a call leaves the bytes of its first operand as they are.
+
+        Both values may then share memory, and the program need not run the call.
+        """
+        return False
 
     @abstractmethod
     def build(self, graph: QGraph) -> Executable:
