@@ -17,13 +17,17 @@ from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 from qcompiler.passmgr.statistics import StatisticRequest
 
+# Samples whose values of an image network fit the caches of a core.
+_CACHED = 4
+
 
 @dataclass(frozen=True)
 class CollectStatistics(Pass):
     """Runs the float graph once over the calibration data and gathers all requested statistics.
 
-    Memory does not depend on the number of samples: data are streamed in slices of ``chunk``
-    samples, and every statistic has a constant size.
+    Memory does not depend on the number of samples: data are streamed in slices of at most
+    ``chunk`` samples, and every statistic has a constant size. A moving average of extremes makes
+    one step for each slice; where no statistic depends on them, slices are shorter.
     """
 
     name: ClassVar[str] = "collect-statistics"
@@ -45,9 +49,11 @@ class CollectStatistics(Pass):
             by_node.setdefault(request.node, []).append(request)
         limits = {request.samples for request in observers if request.samples is not None}
         types = [type_of(node) for node in graph.inputs]
+        by_update = any(request.statistic.by_update for request in observers)
+        chunk = self.chunk if by_update else min(self.chunk, _CACHED)
         seen = 0
         for batch in context.calibration().batches():
-            for inputs in slices(graph, batch, self.chunk, [limit - seen for limit in limits]):
+            for inputs in slices(graph, batch, chunk, [limit - seen for limit in limits]):
                 for node, value in graph.trace(*inputs):
                     for request in by_node.get(node.name, ()):
                         if request.samples is None or seen < request.samples:

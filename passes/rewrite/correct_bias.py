@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,7 +14,7 @@ from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph, argument, is_call
 from qcompiler.ir.queries import absorbing_clamp, is_island
 from qcompiler.ir.stages import Stage
-from qcompiler.numerics.observers import ChannelMoments, ChannelMomentsResult
+from qcompiler.numerics.observers import ChannelMeans, ChannelMeansResult, channel_sums
 from qcompiler.passes.analysis.collect_statistics import slices
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
@@ -28,6 +28,8 @@ _LEAST_SLOPE = 0.05
 # Corrections are multiples of this part of the result's scale, so that they do not depend on the
 # last bits of float sums.
 _GRID = 2.0**-10
+# Elements of results that are looked at together.
+_BLOCK = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class CorrectBias(Pass):
 
     def _request(self, node: fx.Node) -> StatisticRequest:
         seen = absorbing_clamp(node) or node
-        return StatisticRequest(seen.name, ChannelMoments(_channel_axis(node)), self.samples)
+        return StatisticRequest(seen.name, ChannelMeans(_channel_axis(node)), self.samples)
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Corrects the bias of every conv2d and linear."""
@@ -79,8 +81,8 @@ class CorrectBias(Pass):
             for done, node in enumerate(simulation.steps()):
                 context.progress("correcting biases", done)
                 if node in layers and self._request(node) in context.statistics:
-                    moments: ChannelMomentsResult = context.statistic(self._request(node))
-                    self._correct(node, graph, moments.mean, simulation.results(node))
+                    means: ChannelMeansResult = context.statistic(self._request(node))
+                    self._correct(node, graph, means.mean, simulation.results(node))
         return True
 
     def _correct(
@@ -105,16 +107,16 @@ class CorrectBias(Pass):
     ) -> torch.Tensor:
         clamp = absorbing_clamp(node)
         if clamp is None:
-            return wanted - sum(_sum(r, axis) for r in results) / _count(results, axis)
+            return wanted - sum(channel_sums(r, axis) for r in results) / _count(results, axis)
         low, high = (argument(clamp, name) for name in ("min", "max"))
         shift = torch.zeros_like(wanted)
         for _ in range(self.steps):
             total, inside = torch.zeros_like(shift), torch.zeros_like(shift)
-            for result in results:
-                moved = result + _along(shift, axis, result.dim())
+            for place, block in _blocks(results, axis):
+                moved = block + shift[place, None].to(torch.float32)
                 clamped = moved.clamp(low, high)
-                total += _sum(clamped, axis)
-                inside += _sum(torch.eq(clamped, moved), axis)
+                total[place] += channel_sums(clamped, 1)
+                inside[place] += channel_sums(clamped.eq_(moved), 1)
             count = _count(results, axis)
             live = inside / count
             step = (wanted - total / count) / live.clamp(min=_LEAST_SLOPE)
@@ -140,10 +142,16 @@ def _along(values: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
     return values.to(torch.float32).reshape(shape)
 
 
-def _sum(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Returns the sums over all dimensions but one, in float64."""
-    others = [d for d in range(values.dim()) if d != axis]
-    return (values.sum(others) if others else values).to(torch.float64)
+def _blocks(results: Sequence[torch.Tensor], axis: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yields results as blocks [outer, channels, inner] that fit a cache, with their channels."""
+    for result in results:
+        parts = result.reshape(-1, result.shape[axis], result.shape[axis + 1 :].numel())
+        width = max(1, _BLOCK // parts.shape[2])
+        rows = max(1, width // parts.shape[1])
+        for start in range(0, parts.shape[1], width):
+            place = slice(start, start + width)
+            for block in parts[:, place].split(rows):
+                yield place, block
 
 
 def _count(parts: Sequence[torch.Tensor], axis: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -24,6 +24,10 @@ from qcompiler.runtime.simulate import Simulation
 
 # Products of two codes are at most 2**14 and float32 holds integers up to 2**24 exactly.
 _EXACT_ROWS = 1 << 10
+# Codes that are multiplied at a time, unless that makes few rows: their float32 fit the caches.
+_AT_ONCE, _LEAST_ROWS = 1 << 21, 64
+# The moments of two inputs are those of the same two in the other order: tiles above the diagonal.
+_TILE = 256
 # Inputs whose errors are spread together; bounds memory and time of layers with very many inputs.
 _MOST_INPUTS = 2304
 
@@ -50,7 +54,7 @@ class RoundWeights(Pass):
 
     method: Literal["gptq", "squant"] = "gptq"
     damping: float = 0.01
-    block: int = 64
+    block: int = 32
     rows: int = 20000
     rows_per_input: int = 64
     samples: int = 64
@@ -79,7 +83,7 @@ class RoundWeights(Pass):
         return True
 
     def _round(self, layer: _Layer, x: Sequence[torch.Tensor]) -> None:
-        windows = [_windows_of(layer.node, part) for part in x]
+        windows = [_windows_of(layer, part) for part in x]
         limit = min(self.rows, self.rows_per_input * layer.inputs)
         share = min(1.0, limit / sum(w.count for w in windows))
         parts = []
@@ -117,6 +121,7 @@ class _Layer:
         self.inputs = weight[0].numel()
         self.taps = weight.shape[2:].numel()
         self.limit = qtype_of(self._codes).qmax
+        self.zero_point = qtype_of(argument(node, "x")).tensor_zero_point
         self._shape = weight.shape
         self._weight = weight.reshape(self.groups, -1, self.inputs)
         self._scale = graph.constant(restored.args[1]).view(self.groups, -1, 1)
@@ -132,14 +137,14 @@ class _Layer:
 
 @dataclass(frozen=True)
 class _Windows:
-    """The windows of a slice of samples: rows of ``pixels`` [P, C], one for each tap of a kernel.
+    """The windows of a slice of samples, as places in ``channels`` [C, P], one row a channel.
 
-    Window i takes the rows ``first[i] + tap``. A linear has windows of one tap.
+    Window i takes the places ``first[i] + taps`` of each channel. A linear has windows of one tap.
     """
 
-    pixels: torch.Tensor
+    channels: torch.Tensor
     first: torch.Tensor
-    taps: Sequence[int]
+    taps: torch.Tensor
 
     @property
     def count(self) -> int:
@@ -147,47 +152,74 @@ class _Windows:
         return self.first.numel()
 
     def take(self, share: float, groups: int, seed: int) -> torch.Tensor:
-        """Returns a share of the windows, drawn by a seed, as codes [G, windows, K]."""
+        """Returns a share of the windows, drawn by a seed, as codes [G, K, windows]."""
         count = math.ceil(share * self.count)
         drawn = torch.randperm(self.count, generator=torch.Generator().manual_seed(seed))[:count]
-        first = self.first[drawn.sort().values]
-        taken = torch.stack([self.pixels.index_select(0, first + tap) for tap in self.taps])
-        grouped = taken.view(len(self.taps), count, groups, -1)
-        return grouped.permute(2, 1, 3, 0).flatten(2).contiguous()
+        places = self.taps[:, None] + self.first[drawn.sort().values]
+        # gather is several times as fast as an index of the second dimension
+        index = places.flatten().expand(len(self.channels), -1)
+        return self.channels.gather(1, index).view(groups, -1, count)
 
 
-def _windows_of(node: fx.Node, codes: torch.Tensor) -> _Windows:
+def _windows_of(layer: _Layer, codes: torch.Tensor) -> _Windows:
     """Returns the windows of a layer's input, padded with the zero point."""
-    x = argument(node, "x")
-    if not is_call(node, torch.ops.qfloat.conv2d.default):
-        pixels = codes.flatten(0, -2)
-        return _Windows(pixels, torch.arange(pixels.shape[0]), (0,))
-    options = arguments(node)
+    if not is_call(layer.node, torch.ops.qfloat.conv2d.default):
+        channels = codes.flatten(0, -2).t()
+        return _Windows(
+            channels, torch.arange(channels.shape[1]), torch.zeros(1, dtype=torch.int64)
+        )
+    options = arguments(layer.node)
     kernel = type_of(options["weight"]).shape[2:]
     (down, across), (dy, dx) = options["stride"], options["dilation"]
-    image = pad_image(codes, options["padding"], qtype_of(x).tensor_zero_point)
-    samples, channels, height, width = image.shape
+    image = pad_image(codes.transpose(0, 1), options["padding"], layer.zero_point)
+    _, samples, height, width = image.shape
     rows = torch.arange(window_count(height, int(kernel[0]), down, 0, dy)) * down
     columns = torch.arange(window_count(width, int(kernel[1]), across, 0, dx)) * across
     starts = torch.arange(samples)[:, None, None] * height + rows[:, None]
-    return _Windows(
-        image.permute(0, 2, 3, 1).reshape(-1, channels),
-        (starts * width + columns).flatten(),
-        [i * dy * width + j * dx for i in range(int(kernel[0])) for j in range(int(kernel[1]))],
-    )
+    taps = torch.arange(int(kernel[0]))[:, None] * dy * width + torch.arange(int(kernel[1])) * dx
+    first = (starts * width + columns).flatten()
+    return _Windows(image.flatten(1), first, taps.flatten())
 
 
 def _moments(
     windows: Sequence[_Windows], share: float, layer: _Layer, inputs: slice
 ) -> torch.Tensor:
     """Returns the sums of the products of ``x - z`` of each two inputs, exactly: [G, K, K]."""
-    z = qtype_of(argument(layer.node, "x")).tensor_zero_point
+    taken = (part.take(share, layer.groups, seed)[:, inputs] for seed, part in enumerate(windows))
     products, sums, count = torch.zeros(()), torch.zeros(()), 0
-    for seed, part in enumerate(windows):
-        taken = part.take(share, layer.groups, seed)[:, :, inputs]
-        for rows in taken.split(_EXACT_ROWS, 1):
-            x = rows.to(torch.float32)
-            products = products + (x.transpose(1, 2) @ x).to(torch.float64)
-            sums = sums + x.sum(1).to(torch.float64)
-        count += taken.shape[1]
-    return products - z * (sums[:, :, None] + sums[:, None, :]) + count * z * z
+    for codes in _blocks(taken):
+        x = codes.to(torch.float32)
+        products = _symmetric_products(x).to(torch.float64).add_(products)
+        sums = sums + x.sum(2).to(torch.float64)
+        count += x.shape[2]
+    z = layer.zero_point
+    products -= z * sums[:, :, None]
+    products -= z * sums[:, None, :]
+    return products.add_(count * z * z)
+
+
+def _blocks(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+    """Yields codes [G, K, rows] again in blocks of rows that are fast to multiply, and exact."""
+    waiting: list[torch.Tensor] = []
+    for part in parts:
+        waiting.append(part)
+        at_once = _AT_ONCE // part[:, :, 0].numel()
+        rows = min(max(at_once, _LEAST_ROWS), _EXACT_ROWS)
+        if sum(w.shape[2] for w in waiting) >= rows:
+            yield from torch.cat(waiting, 2).split(rows, 2)
+            waiting.clear()
+    if waiting:
+        yield torch.cat(waiting, 2)
+
+
+def _symmetric_products(x: torch.Tensor) -> torch.Tensor:
+    """Returns the products of x [G, K, rows] with itself, [G, K, K]."""
+    count = x.shape[1]
+    if count <= _TILE:
+        return x @ x.transpose(1, 2)
+    found = x.new_empty(len(x), count, count)
+    for start in range(0, count, _TILE):
+        stop = min(start + _TILE, count)
+        found[:, start:stop, start:] = x[:, start:stop] @ x[:, start:].transpose(1, 2)
+        found[:, stop:, start:stop] = found[:, start:stop, stop:].transpose(1, 2)
+    return found

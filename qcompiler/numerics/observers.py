@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import ClassVar, Protocol, Self
 
 import torch
 
@@ -65,20 +65,14 @@ class HistogramResult:
 
 
 @dataclass(frozen=True, eq=False)
-class ChannelMomentsResult:
-    """The result of `ChannelMoments`: float64 tensors of shape [C], moments of the finite values.
+class ChannelMeansResult:
+    """The result of `ChannelMeans`: float64 tensors of shape [C] over the finite values.
 
-    `second` is the mean of the squares, `variance` that of the squared deviations; both are 0
-    without data.
+    The mean of a channel without any is 0.
     """
 
     count: torch.Tensor
     mean: torch.Tensor
-    second: torch.Tensor
-    variance: torch.Tensor
-    low: torch.Tensor
-    high: torch.Tensor
-    nonfinite: int
 
 
 class Observer(Protocol):
@@ -95,7 +89,12 @@ class Observer(Protocol):
 
 
 class Statistic(Hashable, Protocol):
-    """A specification of a statistic."""
+    """A specification of a statistic.
+
+    ``by_update`` says whether its result depends on how the data are cut into updates.
+    """
+
+    by_update: ClassVar[bool]
 
     def observe(self) -> Observer:
         """Returns a state without data."""
@@ -104,6 +103,8 @@ class Statistic(Hashable, Protocol):
 @dataclass(frozen=True)
 class MinMax:
     """Smallest and largest value."""
+
+    by_update: ClassVar[bool] = False
 
     def observe(self) -> MinMaxObserver:
         """Returns a state without data."""
@@ -119,6 +120,8 @@ class MovingAverage:
     in order changes nothing.
     """
 
+    by_update: ClassVar[bool] = True
+
     momentum: float = 0.1
 
     def observe(self) -> MovingAverageObserver:
@@ -130,6 +133,8 @@ class MovingAverage:
 class Histogram:
     """Counts in bins of a power of two, at least half of the bins of a side in use."""
 
+    by_update: ClassVar[bool] = False
+
     bins: int = 2048
 
     def observe(self) -> HistogramObserver:
@@ -138,14 +143,16 @@ class Histogram:
 
 
 @dataclass(frozen=True)
-class ChannelMoments:
-    """Count, mean, second moment and extremes of each channel along an axis."""
+class ChannelMeans:
+    """Count and mean of each channel along an axis."""
+
+    by_update: ClassVar[bool] = False
 
     axis: int = 1
 
-    def observe(self) -> ChannelMomentsObserver:
+    def observe(self) -> ChannelMeansObserver:
         """Returns a state without data."""
-        return ChannelMomentsObserver(self.axis)
+        return ChannelMeansObserver(self.axis)
 
 
 class MinMaxObserver:
@@ -240,12 +247,12 @@ class HistogramObserver:
         return HistogramResult(self._extremes, self._bins)
 
 
-class ChannelMomentsObserver:
-    """State of `ChannelMoments`; merges in float64 by the pairwise formulas of Chan et al."""
+class ChannelMeansObserver:
+    """State of `ChannelMeans`: counts and sums in float64."""
 
     def __init__(self, axis: int) -> None:
         self._axis = axis
-        self._result: ChannelMomentsResult | None = None
+        self._count = self._sum = torch.zeros(0, dtype=torch.float64)
 
     def update(self, tensor: torch.Tensor) -> None:
         """Takes the values of a tensor.
@@ -253,30 +260,48 @@ class ChannelMomentsObserver:
         Raises:
             ValueError: when the number of channels differs from that of earlier data.
         """
-        if tensor.numel():
-            blocks = _channel_blocks(tensor.detach(), self._axis)
-            self._append([_channel_moments(block) for block in blocks])
+        if tensor.numel() == 0:
+            return
+        total = channel_sums(tensor.detach(), self._axis)
+        count = torch.full_like(total, tensor.numel() // total.numel())
+        if not math.isfinite(float(total.sum())):
+            usable = torch.isfinite(tensor)
+            wide = torch.where(usable, tensor, 0.0).to(torch.float64)
+            total = channel_sums(wide, self._axis)
+            count = channel_sums(usable.to(torch.float64), self._axis)
+        self._append(count, total)
 
-    def merge(self, other: ChannelMomentsObserver) -> None:
+    def merge(self, other: ChannelMeansObserver) -> None:
         """Takes the data of another state."""
-        if other._result is not None:
-            self._append([other._result])
+        if other._count.numel():
+            self._append(other._count, other._sum)
 
-    def result(self) -> ChannelMomentsResult:
-        """Returns the moments of the data so far; tensors of no channel without data."""
-        if self._result is not None:
-            return self._result
-        none = torch.zeros(0, dtype=torch.float64)
-        return ChannelMomentsResult(none, none, none, none, none, none, 0)
+    def result(self) -> ChannelMeansResult:
+        """Returns the means of the data so far; tensors of no channel without data."""
+        return ChannelMeansResult(self._count, self._sum / self._count.clamp(min=1))
 
-    def _append(self, parts: list[ChannelMomentsResult]) -> None:
-        if self._result is not None:
-            known, new = self._result.count.numel(), parts[0].count.numel()
-            if new != known:
-                message = f"{new} channels follow {known}"
-                raise ValueError(message)
-            parts = [self._result, *parts]
-        self._result = _pooled(parts)
+    def _append(self, count: torch.Tensor, total: torch.Tensor) -> None:
+        known = self._count.numel()
+        if known == 0:
+            self._count, self._sum = count, total
+        elif known != count.numel():
+            message = f"{count.numel()} channels follow {known}"
+            raise ValueError(message)
+        else:
+            self._count, self._sum = self._count + count, self._sum + total
+
+
+def channel_sums(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Returns the float64 sums of floats over all dimensions but one.
+
+    Runs of a channel that lie together in memory are summed in the precision of the values, such
+    runs in float64.
+    """
+    order = sorted(range(values.ndim), key=values.stride, reverse=True)
+    at = order.index(axis % values.ndim)
+    ordered = values.permute(order)
+    runs = ordered.reshape(-1, ordered.shape[at], math.prod(ordered.shape[at + 1 :]))
+    return runs.sum(2).sum(0, dtype=torch.float64)
 
 
 def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
@@ -307,63 +332,3 @@ def _scan(flat: torch.Tensor) -> tuple[Extremes, torch.Tensor]:
     rest = _scan(finite)[0]
     infinite = flat.numel() - finite.numel() - nan
     return Extremes(rest.low, rest.high, rest.finite, infinite, nan), finite
-
-
-def _channel_blocks(tensor: torch.Tensor, axis: int) -> Iterator[torch.Tensor]:
-    """Yields a tensor as float32 blocks [outer, C, inner] that follow its order in memory."""
-    order = sorted(range(tensor.ndim), key=tensor.stride, reverse=True)
-    at = order.index(axis % tensor.ndim)
-    ordered = tensor.permute(order)
-    channels = ordered.shape[at]
-    inner = math.prod(ordered.shape[at + 1 :])
-    blocks = ordered.reshape(-1, channels, inner)
-    rows = max(1, CHUNK // (channels * inner))
-    columns = max(1, CHUNK // channels)
-    for start in range(0, blocks.shape[0], rows):
-        for left in range(0, inner, columns):
-            block = blocks[start : start + rows, :, left : left + columns]
-            yield block.to(torch.float32)
-
-
-def _channel_moments(block: torch.Tensor) -> ChannelMomentsResult:
-    """Returns the moments of a block; the mean deviation corrects the mean that float32 gives."""
-    over = (0, 2)
-    low, high = block.amin(over), block.amax(over)
-    if math.isfinite(float((low + high).sum())):
-        count = torch.full_like(low, block.numel() // low.numel())
-        center = block.mean(over)
-        deviation = block - center[:, None]
-        offset = deviation.mean(over).to(torch.float64)
-        mean = center + offset
-        variance = (deviation.square_().mean(over) - offset.square()).clamp_(min=0)
-        return ChannelMomentsResult(count, mean, mean, variance, low, high, 0)
-    usable = torch.isfinite(block)
-    count = usable.sum(over)
-    wide = torch.where(usable, block, 0.0).to(torch.float64)
-    mean = wide.sum(over) / count.clamp(min=1)
-    deviation = torch.where(usable, wide - mean[:, None], 0.0)
-    variance = deviation.square().sum(over) / count.clamp(min=1)
-    low = torch.where(usable, block, torch.inf).amin(over)
-    high = torch.where(usable, block, -torch.inf).amax(over)
-    nonfinite = block.numel() - int(usable.sum())
-    return ChannelMomentsResult(count, mean, mean, variance, low, high, nonfinite)
-
-
-def _pooled(parts: list[ChannelMomentsResult]) -> ChannelMomentsResult:
-    """Pools moments in float64; deviations are added, not squares, so that nothing cancels."""
-    counts = _stacked([part.count for part in parts])
-    means = _stacked([part.mean for part in parts])
-    count = counts.sum(0)
-    share = counts / count.clamp(min=1)
-    mean = (share * means).sum(0)
-    variances = _stacked([part.variance for part in parts])
-    variance = (share * (variances + (means - mean).square())).sum(0)
-    low = _stacked([part.low for part in parts]).amin(0)
-    high = _stacked([part.high for part in parts]).amax(0)
-    nonfinite = sum(part.nonfinite for part in parts)
-    second = variance + mean.square()
-    return ChannelMomentsResult(count, mean, second, variance, low, high, nonfinite)
-
-
-def _stacked(tensors: list[torch.Tensor]) -> torch.Tensor:
-    return torch.stack([tensor.to(torch.float64) for tensor in tensors])

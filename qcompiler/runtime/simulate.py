@@ -18,16 +18,28 @@ from qcompiler.ir.graph import QGraph, map_nodes
 from qcompiler.ir.qtypes import QType
 from qcompiler.ir.queries import absorbing_clamp
 
+# Elements that are converted at a time: they stay in the cache from one operation to the next.
+_BLOCK = 1 << 16
+_RESTORED = torch.ops.qfloat.dequantize_weight.default
+
 
 def quantize_codes(value: torch.Tensor, qtype: QType) -> torch.Tensor:
     """Returns the codes of a float tensor under a per-tensor type."""
-    codes = (value * (1.0 / qtype.tensor_scale)).round_().add_(qtype.tensor_zero_point)
-    return codes.clamp_(qtype.qmin, qtype.qmax).to(qtype.dtype)
+    codes = torch.empty(value.shape, dtype=qtype.dtype)
+    blocks = value.reshape(-1).split(_BLOCK)
+    for target, block in zip(codes.view(-1).split(_BLOCK), blocks, strict=True):
+        rounded = (block * (1.0 / qtype.tensor_scale)).round_().add_(qtype.tensor_zero_point)
+        target.copy_(rounded.clamp_(qtype.qmin, qtype.qmax))
+    return codes
 
 
 def dequantize_codes(codes: torch.Tensor, qtype: QType) -> torch.Tensor:
     """Returns the float32 tensor that codes of a per-tensor type stand for."""
-    return codes.to(torch.float32).sub_(qtype.tensor_zero_point).mul_(qtype.tensor_scale)
+    value = torch.empty(codes.shape, dtype=torch.float32)
+    blocks = codes.reshape(-1).split(_BLOCK)
+    for target, block in zip(value.view(-1).split(_BLOCK), blocks, strict=True):
+        target.copy_(block).sub_(qtype.tensor_zero_point).mul_(qtype.tensor_scale)
+    return value
 
 
 class Simulation:
@@ -38,6 +50,7 @@ class Simulation:
         self._slices = slices
         self._held: dict[fx.Node, list[torch.Tensor]] = {}
         self._results: dict[fx.Node, list[torch.Tensor]] = {}
+        self._weights: dict[fx.Node, torch.Tensor] = {}
         self._deaths: dict[fx.Node, list[fx.Node]] = {}
         last: dict[fx.Node, fx.Node] = {}
         for node in graph.nodes:
@@ -69,6 +82,7 @@ class Simulation:
             yield node
             self._held[node] = [self._compute(node, i) for i in range(len(self._slices))]
             self._results.clear()
+            self._weights.clear()
             for used in self._deaths.get(node, ()):
                 self._held.pop(used, None)
 
@@ -95,7 +109,11 @@ class Simulation:
             if quant_of(node).qtype is None or not constant.is_floating_point():
                 return constant
             return dequantize_codes(quantize_codes(constant, qtype_of(node)), qtype_of(node))
-        return self._evaluate(node, position)
+        if node.target is not _RESTORED:
+            return self._evaluate(node, position)
+        if node not in self._weights:
+            self._weights[node] = self._evaluate(node, position)
+        return self._weights[node]
 
     def _evaluate(self, node: fx.Node, position: int) -> torch.Tensor:
         if node in self._results:
@@ -118,7 +136,6 @@ class Simulation:
 def _is_stored(node: fx.Node) -> bool:
     if node.op == "placeholder":
         return True
-    restored = torch.ops.qfloat.dequantize_weight.default
-    return (
-        node.op == "call_function" and node.target is not restored and absorbing_clamp(node) is None
-    )
+    if node.op != "call_function" or node.target is _RESTORED:
+        return False
+    return absorbing_clamp(node) is None

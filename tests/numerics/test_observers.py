@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from qcompiler.numerics.histogram import MIN_EXPONENT, BinCounts, exponent_of
 from qcompiler.numerics.observers import (
-    ChannelMoments,
+    ChannelMeans,
     Extremes,
     Histogram,
     HistogramResult,
@@ -158,46 +158,42 @@ def test_moving_average_may_be_cut(ends: list[tuple[float, float]], data: st.Dat
 
 
 @pytest.mark.parametrize("axis", [1, -1, 0])
-def test_channel_moments(axis: int) -> None:
+def test_channel_means(axis: int) -> None:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(6, 5, 9, 5, generator=generator) * 0.01 + 100.0
     rows = x.movedim(axis, 0).flatten(1).double()
-    for layout in (x, x.to(memory_format=torch.channels_last)):
-        observer = ChannelMoments(axis).observe()
+    for layout in (x, x.to(memory_format=torch.channels_last), x.double()):
+        observer = ChannelMeans(axis).observe()
         observer.update(layout)
         result = observer.result()
-        assert torch.allclose(result.mean, rows.mean(1), rtol=1e-9)
-        assert torch.allclose(result.variance, rows.var(1, correction=0), rtol=1e-4)
-        assert torch.allclose(result.second, rows.square().mean(1), rtol=1e-7)
-        assert torch.equal(result.low, rows.amin(1))
-        assert torch.equal(result.high, rows.amax(1))
+        assert result.mean.dtype == torch.float64
+        assert torch.allclose(result.mean, rows.mean(1), rtol=1e-7)
         assert result.count.tolist() == [rows.shape[1]] * rows.shape[0]
 
 
 @settings(max_examples=30)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=5), st.integers(0, 5))
-def test_channel_moments_merge(sizes: list[int], cut: int) -> None:
+@given(st.lists(st.integers(0, 20), min_size=1, max_size=5), st.integers(0, 5))
+def test_channel_means_merge(sizes: list[int], cut: int) -> None:
     generator = torch.Generator().manual_seed(0)
-    parts = [torch.randn(size, 3, generator=generator) for size in sizes]
-    first, second = ChannelMoments().observe(), ChannelMoments().observe()
+    parts = [torch.randn(size, 3, generator=generator) for size in [*sizes, 1]]
+    first, second = ChannelMeans().observe(), ChannelMeans().observe()
     for index, part in enumerate(parts):
         (first if index < cut else second).update(part)
     first.merge(second)
     result, whole = first.result(), torch.cat(parts).double()
     assert torch.allclose(result.mean, whole.mean(0), atol=1e-7)
-    assert torch.allclose(result.variance, whole.var(0, correction=0), atol=1e-6)
     assert result.count.tolist() == [whole.shape[0]] * 3
 
 
-def test_channel_moments_leave_out_inf_and_nan() -> None:
-    observer = ChannelMoments().observe()
+def test_channel_means_leave_out_inf_and_nan() -> None:
+    observer = ChannelMeans().observe()
     assert observer.result().count.numel() == 0
-    observer.update(torch.tensor([[1.0, math.nan], [3.0, math.inf]]))
+    observer.update(torch.tensor([[1.0, math.nan, 3e38], [3.0, math.inf, 3e38]]))
     result = observer.result()
-    assert (result.nonfinite, result.count.tolist()) == (2, [2.0, 0.0])
-    assert (result.mean.tolist(), result.variance.tolist()) == ([2.0, 0.0], [1.0, 0.0])
-    with pytest.raises(ValueError, match="3 channels follow 2"):
-        observer.update(torch.zeros(1, 3))
+    assert result.count.tolist() == [2.0, 0.0, 2.0]
+    assert result.mean.tolist() == [2.0, 0.0, float(torch.tensor(3e38))]
+    with pytest.raises(ValueError, match="2 channels follow 3"):
+        observer.update(torch.zeros(1, 2))
 
 
 def test_memory_does_not_grow() -> None:

@@ -15,7 +15,7 @@ from qcompiler import registry
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage
-from qcompiler.numerics.observers import ChannelMoments
+from qcompiler.numerics.observers import ChannelMeans
 from qcompiler.passes import pipelines
 from qcompiler.passmgr.analyses import Analysis
 from qcompiler.passmgr.base import Gives, Needs, Pass
@@ -184,7 +184,7 @@ class Observe(Pass):
     samples: int | None = None
 
     def statistics(self, graph: QGraph) -> Sequence[StatisticRequest]:
-        return [StatisticRequest(graph.inputs[0].name, ChannelMoments(1), self.samples)]
+        return [StatisticRequest(graph.inputs[0].name, ChannelMeans(1), self.samples)]
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         (request,) = self.statistics(graph)

@@ -17,8 +17,9 @@ from qcompiler.ir.annotations import quant_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import quantized_values
 from qcompiler.ir.stages import Stage
-from qcompiler.numerics.observers import ChannelMoments
+from qcompiler.numerics.observers import ChannelMeans, MinMax, MovingAverage
 from qcompiler.numerics.ranges import Range, RangeState
+from qcompiler.passes.analysis import collect_statistics
 from qcompiler.passes.analysis.collect_statistics import CollectStatistics, slices
 from qcompiler.passes.analysis.propagate_ranges import FloatIntervals, PropagateRanges
 from qcompiler.passmgr.context import PassContext
@@ -153,7 +154,7 @@ def test_statistics_are_over_exactly_the_samples_asked_for(node: int, samples: i
     data = CalibrationData(batches)
     data.bind(graph)
     place = [*graph.inputs, graph.calls[0]][node]
-    request = StatisticRequest(place.name, ChannelMoments(1), samples)
+    request = StatisticRequest(place.name, ChannelMeans(1), samples)
     context = PassContext(data=data, requests=[request])
     CollectStatistics(chunk=2).run(graph, context)
     found = context.statistics[request].mean
@@ -161,6 +162,31 @@ def test_statistics_are_over_exactly_the_samples_asked_for(node: int, samples: i
         return  # the table is no sample: it counts once for each slice
     x = torch.cat([b[0] if node == 0 else b[0] @ b[1] for b in batches])[:samples]
     torch.testing.assert_close(found, x.double().mean(0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_moving_average_makes_a_step_for_each_slice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect_statistics, "_CACHED", 2)
+    graph = two_inputs()
+    x = torch.randn(9, 6)
+    data = CalibrationData([(x, torch.randn(6, 3))])
+    data.bind(graph)
+    found = {}
+    for statistics in ((MinMax(),), (MinMax(), MovingAverage(0.5))):
+        requests = [StatisticRequest(graph.inputs[0].name, s) for s in statistics]
+        seen: list[int | None] = []
+
+        def record(what: str, done: int | None, seen: list[int | None] = seen) -> None:
+            seen.append(done)
+
+        context = PassContext(data=data, requests=requests, progress=record)
+        CollectStatistics(chunk=4).run(graph, context)
+        found[len(statistics)] = seen, [context.statistics[r] for r in requests]
+    assert found[1][0] == [2, 4, 6, 8, 9]
+    assert found[2][0] == [4, 8, 9]
+    extremes, average = found[2][1]
+    assert found[1][1] == [extremes]
+    highs = [float(part.max()) for part in x.split(4)]
+    assert average.high == pytest.approx(highs[0] / 4 + highs[1] / 4 + highs[2] / 2)
 
 
 def test_the_chunk_does_not_change_ranges() -> None:

@@ -104,7 +104,13 @@ def test_results_err_less_than_with_nearest_rounding(name: str) -> None:
     assert noise(graph, model, fresh) < nearest / 1.4
 
 
-def test_the_second_layer_sees_the_codes_of_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tile", [256, 32])
+@pytest.mark.parametrize("at_once", [1024, 7])
+def test_the_second_layer_sees_the_codes_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, at_once: int, tile: int
+) -> None:
+    monkeypatch.setattr(round_weights, "_EXACT_ROWS", at_once)
+    monkeypatch.setattr(round_weights, "_TILE", tile)
     seen = []
 
     def record(weights: Tensor, moments: Tensor, *options: object) -> Tensor:
@@ -135,7 +141,7 @@ def test_takes_no_more_rows_than_allowed(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def record(self: round_weights._Windows, share: float, groups: int, seed: int) -> Tensor:
         taken = take(self, share, groups, seed)
-        counts.append(taken.shape[1])
+        counts.append(taken.shape[2])
         return taken
 
     monkeypatch.setattr(round_weights._Windows, "take", record)
