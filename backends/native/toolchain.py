@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -51,11 +51,15 @@ _MOST_COMPILERS = 8
 
 @dataclass(frozen=True)
 class Compiler:
-    """A C compiler: the words of its command, its version, and flags that every call takes."""
+    """A C compiler: the words of its command, its version, and flags of every call.
+
+    ``flags`` come first, ``extra`` ones of the user come last.
+    """
 
     command: tuple[str, ...]
     version: str
     flags: tuple[str, ...] = ()
+    extra: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,7 +75,7 @@ class _Unit:
 def find_compiler() -> Compiler:
     """Returns the compiler of the environment variable CC, else cc, gcc or clang, else zig.
 
-    The words of QCOMPILER_CFLAGS go to every call of it, linking included.
+    The words of QCOMPILER_CFLAGS end every call of it, linking included.
 
     Raises:
         QCompilerError: QC0801 when there is none.
@@ -98,7 +102,7 @@ def _probe(preferred: str, path: str, extra: tuple[str, ...]) -> Compiler:
         if words and shutil.which(words[0], path=path):
             found = Compiler(tuple(words), _version(words))
             baseline = (_ZIG_BASELINE,) if _accepts(found, (_ZIG_BASELINE,)) else ()
-            return Compiler(found.command, found.version, (*baseline, *extra))
+            return replace(found, flags=baseline, extra=extra)
     raise QCompilerError(
         "QC0801",
         f"no C compiler found: {preferred!r} of CC is not a command"
@@ -218,7 +222,7 @@ def _run(
     compiler: Compiler, arguments: Sequence[str], folder: str
 ) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [*compiler.command, *compiler.flags, *arguments],
+        [*compiler.command, *compiler.flags, *arguments, *compiler.extra],
         cwd=folder,
         env={**os.environ, "SOURCE_DATE_EPOCH": "0", "LC_ALL": "C"},
         capture_output=True,
