@@ -24,10 +24,8 @@ from qcompiler.backends.native.product_fields import (
 )
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
-# Input channels up to which a kernel row is read as one run of bytes.
-FEW_CHANNELS = 12
-# Bytes of the input rows that a part copies at a time: they stay in the first-level cache.
-FIRST_ROWS_BYTES = 16 * 1024
+# Bytes of the input rows that a part copies at a time: they stay in the second-level cache.
+COPIED_BYTES = 64 * 1024
 
 
 def emit_conv2d(op: OpWriter) -> None:
@@ -39,8 +37,8 @@ def emit_conv2d(op: OpWriter) -> None:
         emit_depthwise(op)
         return
     shapes = op.type_of("x").shape, op.type.shape
-    if fused and groups == 1 and op.args["dilation"][1] == 1 and _has_few_channels(weight):
-        _emit_first(op, conv2d_fields(op, op.args, *shapes, "rows"))
+    if fused and groups == 1 and op.args["dilation"][1] == 1 and weight.shape[3] > 1:
+        _emit_rows(op, conv2d_fields(op, op.args, *shapes, "rows"))
         return
     fields = conv2d_fields(op, op.args, *shapes)
     op.reserve(weight.shape[1] + 4 + SLACK)
@@ -52,24 +50,19 @@ def emit_conv2d(op: OpWriter) -> None:
         op.call("qc_conv2d_u8_s8c_i32", "&p", x, op.out)
 
 
-def _has_few_channels(weight: torch.Tensor) -> bool:
-    """Says whether the taps of a kernel row serve better as one run of bytes."""
-    return weight.shape[3] > 1 and weight.shape[1] <= FEW_CHANNELS
-
-
-def _emit_first(op: OpWriter, conv: Mapping[str, Any]) -> None:
-    """Emits a convolution of few channels from its ``qc_conv2d`` fields."""
+def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
+    """Emits a convolution by kernel rows from its ``qc_conv2d`` fields."""
     row_bytes = ((conv["out_width"] - 1) * conv["stride_w"] + conv["kernel_w"]) * conv["channels"]
     reach = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1
     rows = 1
     if isinstance(row_bytes, int):
-        rows = max(1, (FIRST_ROWS_BYTES // max(row_bytes, 1) - reach) // int(conv["stride_h"]) + 1)
+        rows = max(1, (COPIED_BYTES // max(row_bytes, 1) - reach) // int(conv["stride_h"]) + 1)
     size = simplify_dim(((rows - 1) * conv["stride_h"] + reach) * row_bytes + SLACK)
     scratch, step = op.reserve_per_thread(size)
     x, residual = op.tensor("x"), residual_pointer(op)
     fields = {"conv": conv, "rows_at_once": rows, "scratch": scratch, "scratch_step": step}
-    op.block("qc_conv2d_first", fields)
-    op.call("qc_conv2d_first_u8_s8c_u8", "&p", x, residual, op.out)
+    op.block("qc_conv2d_rows", fields)
+    op.call("qc_conv2d_rows_u8_s8c_u8", "&p", x, residual, op.out)
 
 
 def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, back: bool) -> str:

@@ -5,8 +5,9 @@
 #include "arith.h"
 #include "tile.h"
 
-#define QC_BLOCK_ROWS 112 /* most output pixels of a block */
-#define QC_TAP_CHUNK 64   /* taps of one tile call */
+#define QC_BLOCK_ROWS 200          /* most output pixels of a block */
+#define QC_TAP_CHUNK 64            /* taps of one tile call */
+#define QC_NEAR_WEIGHTS (640 << 10) /* bytes of weights that stay in the second-level cache */
 
 typedef struct {
     const qc_conv2d *p;
@@ -31,10 +32,6 @@ qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows);
 
 /* Locates `count` rows and QC_TILE_ROWS more, which repeat the last one. */
 void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_block *block);
-
-/* Multiplies a block of rows with `count` (<= 4) neighbouring panels of one group. */
-void qc_multiply_block(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t group, int64_t panel,
-                       int count);
 
 /* Multiplies a block of rows with panels first .. last - 1. */
 void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first, int64_t last);

@@ -44,17 +44,18 @@ void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_b
     }
 }
 
-static int all_inside(const qc_row_block *block, int64_t r, int rows)
-{
-    int inside = 1;
-    for (int i = 0; i < rows; i++)
-        inside &= block->inside[r + i];
-    return inside;
-}
+/* Where the rows of a tile read for a number of taps. */
+typedef struct {
+    const uint8_t *const *rows;
+    int64_t row_step;
+    const int64_t *offsets;
+    int64_t tap_offsets[QC_TAP_CHUNK];
+    const uint8_t *pointers[QC_TAP_CHUNK * QC_TILE_ROWS];
+} tile_source;
 
 /* A pointer per tap and row for a tile that touches the border, the offsets included. */
 static void point_rows(const qc_conv_job *job, const qc_row_block *block, int64_t r, int64_t first, int64_t count,
-                       const int64_t *offsets, const uint8_t **pointers)
+                       tile_source *source)
 {
     const qc_conv2d *p = job->p;
     const uintptr_t padding = (uintptr_t)job->padding;
@@ -65,72 +66,194 @@ static void point_rows(const qc_conv_job *job, const qc_row_block *block, int64_
     memcpy(x, block->x + r, sizeof x);
     for (int64_t t = 0; t < count; t++) {
         const int64_t dy = (first + t) / p->kernel_w * p->dilation_h, dx = (first + t) % p->kernel_w * p->dilation_w;
-        const uintptr_t offset = (uintptr_t)offsets[t];
+        const uintptr_t offset = (uintptr_t)source->tap_offsets[t];
         uintptr_t pointer[QC_TILE_ROWS];
         for (int i = 0; i < QC_TILE_ROWS; i++) {
             const int hit = ((uint64_t)(y[i] + dy) < (uint64_t)p->height) & ((uint64_t)(x[i] + dx) < (uint64_t)p->width);
             pointer[i] = hit ? base[i] + offset : padding;
         }
-        memcpy(pointers + t * QC_TILE_ROWS, pointer, sizeof pointer);
+        memcpy(source->pointers + t * QC_TILE_ROWS, pointer, sizeof pointer);
     }
 }
 
-void qc_multiply_block(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t group, int64_t panel,
-                       int count)
+static void locate_tile(const qc_conv_job *job, const qc_row_block *block, int64_t r, int height, int64_t first,
+                        int64_t count, tile_source *source)
+{
+    static const int64_t no_offsets[QC_TAP_CHUNK];
+    int inside = 1;
+    for (int i = 0; i < height; i++)
+        inside &= block->inside[r + i];
+    if (inside) {
+        source->rows = block->base + r;
+        source->row_step = 0;
+        source->offsets = job->tap_offsets ? job->tap_offsets : source->tap_offsets;
+        return;
+    }
+    point_rows(job, block, r, first, count, source);
+    source->rows = source->pointers;
+    source->row_step = QC_TILE_ROWS;
+    source->offsets = no_offsets;
+}
+
+/* Panels first .. first + count - 1 of a group. */
+typedef struct {
+    int64_t group, first;
+    int count;
+} panel_range;
+
+static int64_t panel_bytes(const qc_conv_job *job)
+{
+    return job->taps * job->k4 * 4 * QC_PANEL;
+}
+
+static int64_t first_channel(const qc_conv_job *job, panel_range panels)
+{
+    return panels.group * (job->p->out_channels / job->p->groups) + panels.first * QC_PANEL;
+}
+
+static void copy_sums(const qc_conv_job *job, const qc_tile *tile, int64_t row, int height, panel_range panels)
+{
+    int32_t *out = job->out_i32 + row * job->p->out_channels + first_channel(job, panels);
+    for (int i = 0; i < height; i++)
+        memcpy(out + i * job->p->out_channels, tile->sums + i * QC_TILE_LD, (size_t)tile->columns * sizeof *out);
+}
+
+static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range panels)
 {
     const qc_conv2d *p = job->p;
-    const int64_t taps = job->taps, per_panel = taps * job->k4 * 4 * QC_PANEL;
-    const int64_t per_group = p->out_channels / p->groups, packed = group * (job->panels / p->groups) + panel;
-    const int8_t *weight = p->weight + packed * per_panel;
-    static const int64_t no_offsets[QC_TAP_CHUNK];
-    const uint8_t *pointers[QC_TAP_CHUNK * QC_TILE_ROWS];
-    int64_t offsets[QC_TAP_CHUNK];
+    const int64_t per_group = p->out_channels / p->groups;
+    const int64_t packed = panels.group * (job->panels / p->groups) + panels.first;
+    const int64_t at = first_channel(job, panels);
+    return (qc_tile){
+        .k4 = job->k4,
+        .weight = p->weight + packed * panel_bytes(job),
+        .panel_stride = panel_bytes(job),
+        .start = p->epilogue.bias + packed * QC_PANEL,
+        .epilogue = &p->epilogue,
+        .channel = packed * QC_PANEL,
+        .columns = qc_min(panels.count * QC_PANEL, per_group - panels.first * QC_PANEL),
+        .out = job->out + (row * job->out_stride + at - job->out_origin),
+        .out_stride = job->out_stride,
+        .residual = job->residual ? job->residual + row * p->out_channels + at : NULL,
+    };
+}
+
+/* Computes a tile from all taps at once, which are no more than QC_TAP_CHUNK. */
+static void compute_tile(const qc_conv_job *job, const tile_source *source, int64_t row, int height,
+                         panel_range panels)
+{
+    qc_tile tile = describe_tile(job, row, panels);
+    tile.rows = source->rows;
+    tile.row_step = source->row_step;
+    tile.offsets = source->offsets;
+    tile.taps = job->taps;
+    if (!job->out_i32) {
+        qc_tile_u8_s8(&tile, height, panels.count);
+        return;
+    }
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
-    const int64_t channel = group * (p->channels / p->groups);
-    const int64_t at = group * per_group + panel * QC_PANEL;
-    const int64_t columns = qc_min(count * QC_PANEL, per_group - panel * QC_PANEL);
-    qc_tile tile = {.k4 = job->k4, .panel_stride = per_panel, .epilogue = &p->epilogue, .channel = packed * QC_PANEL,
-                    .columns = columns, .out_stride = job->out_stride};
-    if (!job->tap_offsets)
-        locate_taps(p, channel, 0, qc_min(QC_TAP_CHUNK, taps), offsets);
-    for (int64_t r = 0; r < block->count;) {
-        const int height = qc_tile_rows(block->count - r, count);
-        const int inside = all_inside(block, r, height);
-        tile.out = job->out + ((row + r) * job->out_stride + at - job->out_origin);
-        tile.residual = job->residual ? job->residual + (row + r) * p->out_channels + at : NULL;
-        for (int64_t first = 0; first < taps; first += QC_TAP_CHUNK) {
-            tile.taps = qc_min(QC_TAP_CHUNK, taps - first);
-            tile.weight = weight + first * job->k4 * 4 * QC_PANEL;
-            tile.start = first ? sums : p->epilogue.bias + packed * QC_PANEL;
-            tile.start_step = first ? QC_TILE_LD : 0;
-            tile.sums = job->out_i32 || first + QC_TAP_CHUNK < taps ? sums : NULL;
-            if (taps > QC_TAP_CHUNK)
-                locate_taps(p, channel, first, tile.taps, offsets);
-            tile.rows = inside ? block->base + r : pointers;
-            tile.row_step = inside ? 0 : QC_TILE_ROWS;
-            tile.offsets = !inside ? no_offsets : job->tap_offsets ? job->tap_offsets : offsets;
-            if (!inside)
-                point_rows(job, block, r, first, tile.taps, offsets, pointers);
-            qc_tile_u8_s8(&tile, height, count);
+    tile.sums = sums;
+    qc_tile_u8_s8(&tile, height, panels.count);
+    copy_sums(job, &tile, row, height, panels);
+}
+
+/* Computes a tile from more taps than one call takes: sums go on from chunk to chunk. */
+static void compute_large_tile(const qc_conv_job *job, const qc_row_block *block, int64_t r, int64_t row, int height,
+                               panel_range panels)
+{
+    const qc_conv2d *p = job->p;
+    int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
+    tile_source source;
+    qc_tile tile = describe_tile(job, row, panels);
+    for (int64_t first = 0; first < job->taps; first += QC_TAP_CHUNK) {
+        tile.taps = qc_min(QC_TAP_CHUNK, job->taps - first);
+        locate_taps(p, panels.group * (p->channels / p->groups), first, tile.taps, source.tap_offsets);
+        locate_tile(job, block, r, height, first, tile.taps, &source);
+        tile.rows = source.rows;
+        tile.row_step = source.row_step;
+        tile.offsets = source.offsets;
+        tile.sums = job->out_i32 || first + QC_TAP_CHUNK < job->taps ? sums : NULL;
+        qc_tile_u8_s8(&tile, height, panels.count);
+        tile.weight += QC_TAP_CHUNK * job->k4 * 4 * QC_PANEL;
+        tile.start = sums;
+        tile.start_step = QC_TILE_LD;
+    }
+    if (job->out_i32)
+        copy_sums(job, &tile, row, height, panels);
+}
+
+/* The panels from `panel` on that one tile takes. */
+static panel_range next_panels(const qc_conv_job *job, int64_t panel, int64_t last)
+{
+    const int64_t per_group = job->panels / job->p->groups, group = panel / per_group;
+    const int64_t left = qc_min(last, (group + 1) * per_group) - panel;
+    const int64_t parts = (left + job->widest - 1) / job->widest;
+    return (panel_range){group, panel - group * per_group, (int)((left + parts - 1) / parts)};
+}
+
+/* Brings part `index` of `count` of the weights behind a range of panels closer. */
+static void prefetch_weights(const qc_conv_job *job, const qc_tile *tile, panel_range panels, int64_t index,
+                             int64_t count)
+{
+    const int64_t bytes = panels.count * panel_bytes(job);
+    const int8_t *next = tile->weight + bytes;
+    for (int64_t at = bytes * index / count / 64 * 64; at < bytes * (index + 1) / count; at += 64)
+        __builtin_prefetch(next + at, 0, 2);
+}
+
+/* Panels in the outer loop: their weights are read from afar once and stay near for all rows. */
+static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first,
+                               int64_t last)
+{
+    tile_source source;
+    panel_range panels;
+    for (int64_t panel = first; panel < last; panel += panels.count) {
+        panels = next_panels(job, panel, last);
+        const int more = panel + panels.count < last;
+        const qc_tile here = describe_tile(job, row, panels);
+        if (job->taps <= QC_TAP_CHUNK && !job->tap_offsets)
+            locate_taps(job->p, panels.group * (job->p->channels / job->p->groups), 0, job->taps, source.tap_offsets);
+        int height;
+        for (int64_t r = 0; r < block->count; r += height) {
+            height = qc_tile_rows(block->count - r, panels.count);
+            if (more)
+                prefetch_weights(job, &here, panels, r, block->count);
+            if (job->taps > QC_TAP_CHUNK) {
+                compute_large_tile(job, block, r, row + r, height, panels);
+                continue;
+            }
+            locate_tile(job, block, r, height, 0, job->taps, &source);
+            compute_tile(job, &source, row + r, height, panels);
         }
-        for (int i = 0; job->out_i32 && i < height; i++)
-            memcpy(job->out_i32 + (row + r + i) * p->out_channels + at, sums + i * QC_TILE_LD,
-                   (size_t)columns * sizeof *sums);
-        r += height;
+    }
+}
+
+/* Rows in the outer loop: where each of them reads is found out once for all panels. */
+static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first,
+                             int64_t last)
+{
+    tile_source source;
+    panel_range panels;
+    int height;
+    if (!job->tap_offsets)
+        locate_taps(job->p, 0, 0, job->taps, source.tap_offsets);
+    for (int64_t r = 0; r < block->count; r += height) {
+        height = qc_tile_rows(block->count - r, (int)qc_min(job->widest, last - first));
+        locate_tile(job, block, r, height, 0, job->taps, &source);
+        for (int64_t panel = first; panel < last; panel += panels.count) {
+            panels = next_panels(job, panel, last);
+            compute_tile(job, &source, row + r, height, panels);
+        }
     }
 }
 
 void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first, int64_t last)
 {
-    const int64_t per_group = job->panels / job->p->groups;
-    for (int64_t panel = first; panel < last;) {
-        const int64_t group = panel / per_group;
-        const int64_t left = qc_min(last, (group + 1) * per_group) - panel;
-        const int64_t parts = (left + job->widest - 1) / job->widest;
-        const int width = (int)((left + parts - 1) / parts);
-        qc_multiply_block(job, block, row, group, panel - group * per_group, width);
-        panel += width;
-    }
+    const int near = (last - first) * panel_bytes(job) <= QC_NEAR_WEIGHTS;
+    if (job->taps > 1 && job->taps <= QC_TAP_CHUNK && job->p->groups == 1 && near)
+        multiply_by_rows(job, block, row, first, last);
+    else
+        multiply_by_panels(job, block, row, first, last);
 }
 
 /* Shares the panels out where the weights are the larger part of the work's memory, else the rows. */

@@ -50,13 +50,13 @@ typedef struct {
     qc_epilogue epilogue;
 } qc_conv2d;
 
-/* A convolution of few channels: weights are packed with kernel_w * channels in the place of the channels.
+/* A convolution by kernel rows: weights are packed with kernel_w * channels in the place of the channels.
  * Part i of a job copies the image rows that it reads to scratch + i * scratch_step. */
 typedef struct {
     qc_conv2d conv;
     int64_t rows_at_once;        /* output rows that a part computes from one copy */
     int64_t scratch, scratch_step;
-} qc_conv2d_first;
+} qc_conv2d_rows;
 
 /* A depthwise convolution by blocks of channels. Part i of a job keeps the rows that it needs at
  * scratch + i * scratch_step. */
@@ -139,8 +139,8 @@ typedef struct {
 void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
                          const uint8_t *residual, uint8_t *out);
 void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
-void qc_conv2d_first_u8_s8c_u8(const qc_context *c, const qc_conv2d_first *p, const uint8_t *x,
-                               const uint8_t *residual, uint8_t *out);
+void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const uint8_t *x,
+                              const uint8_t *residual, uint8_t *out);
 void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x,
                             const uint8_t *residual, uint8_t *out);
 void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x,

@@ -33,12 +33,14 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define P3_1(X) X(0, 0, 1, 2, )
 #define P3_2(X) P3_1(X) X(1, 3, 4, 5, )
 #define P3_4(X) P3_2(X) X(2, 6, 7, 8, ) X(3, 9, 10, 11, )
-#define P3_7(X) P3_4(X) X(4, 12, 13, 14, ) X(5, 15, 16, 17, ) X(6, 18, 19, 20, )
+#define P3_6(X) P3_4(X) X(4, 12, 13, 14, ) X(5, 15, 16, 17, )
+#define P3_7(X) P3_6(X) X(6, 18, 19, 20, )
 #define P3_8(X) P3_7(X) X(7, 21, 22, 23, )
 #define P2_1(X) X(0, 0, 1, , )
 #define P2_2(X) P2_1(X) X(1, 2, 3, , )
 #define P2_4(X) P2_2(X) X(2, 4, 5, , ) X(3, 6, 7, , )
-#define P2_7(X) P2_4(X) X(4, 8, 9, , ) X(5, 10, 11, , ) X(6, 12, 13, , )
+#define P2_6(X) P2_4(X) X(4, 8, 9, , ) X(5, 10, 11, , )
+#define P2_7(X) P2_6(X) X(6, 12, 13, , )
 #define P2_8(X) P2_7(X) X(7, 14, 15, , )
 #define P2_14(X)                                                                                      \
     P2_8(X) X(8, 16, 17, , ) X(9, 18, 19, , ) X(10, 20, 21, , ) X(11, 22, 23, , ) X(12, 24, 25, , )   \
@@ -46,7 +48,8 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define P1_1(X) X(0, 0, , , )
 #define P1_2(X) P1_1(X) X(1, 1, , , )
 #define P1_4(X) P1_2(X) X(2, 2, , , ) X(3, 3, , , )
-#define P1_7(X) P1_4(X) X(4, 4, , , ) X(5, 5, , , ) X(6, 6, , , )
+#define P1_6(X) P1_4(X) X(4, 4, , , ) X(5, 5, , , )
+#define P1_7(X) P1_6(X) X(6, 6, , , )
 #define P1_8(X) P1_7(X) X(7, 7, , , )
 #define P1_14(X) \
     P1_8(X) X(8, 8, , , ) X(9, 9, , , ) X(10, 10, , , ) X(11, 11, , , ) X(12, 12, , , ) X(13, 13, , , )
@@ -180,18 +183,21 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
 TILE(1, 1)
 TILE(2, 1)
 TILE(4, 1)
+TILE(6, 1)
 TILE(7, 1)
 TILE(8, 1)
 TILE(14, 1)
 TILE(1, 2)
 TILE(2, 2)
 TILE(4, 2)
+TILE(6, 2)
 TILE(7, 2)
 TILE(8, 2)
 TILE(14, 2)
 TILE(1, 3)
 TILE(2, 3)
 TILE(4, 3)
+TILE(6, 3)
 TILE(7, 3)
 TILE(8, 3)
 TILE(1, 4)
@@ -203,9 +209,9 @@ typedef void (*tile_function)(const qc_tile *tile);
 
 /* By panels, then by the number of rows. */
 static const tile_function tiles[4][15] = {
-    {[1] = tile_1x1, [2] = tile_2x1, [4] = tile_4x1, [7] = tile_7x1, [8] = tile_8x1, [14] = tile_14x1},
-    {[1] = tile_1x2, [2] = tile_2x2, [4] = tile_4x2, [7] = tile_7x2, [8] = tile_8x2, [14] = tile_14x2},
-    {[1] = tile_1x3, [2] = tile_2x3, [4] = tile_4x3, [7] = tile_7x3, [8] = tile_8x3},
+    {[1] = tile_1x1, [2] = tile_2x1, [4] = tile_4x1, [6] = tile_6x1, [7] = tile_7x1, [8] = tile_8x1, [14] = tile_14x1},
+    {[1] = tile_1x2, [2] = tile_2x2, [4] = tile_4x2, [6] = tile_6x2, [7] = tile_7x2, [8] = tile_8x2, [14] = tile_14x2},
+    {[1] = tile_1x3, [2] = tile_2x3, [4] = tile_4x3, [6] = tile_6x3, [7] = tile_7x3, [8] = tile_8x3},
     {[1] = tile_1x4, [2] = tile_2x4, [4] = tile_4x4, [6] = tile_6x4},
 };
 
