@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import torch
 
 from qcompiler.backends.native.emit_depthwise import emit_depthwise
 from qcompiler.backends.native.emit_movement import copy_fields
