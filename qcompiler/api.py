@@ -30,6 +30,7 @@ from qcompiler.program import BUILD, Program
 from qcompiler.report.errors_by_op import measure_errors
 from qcompiler.report.table import rows_of
 from qcompiler.runtime.artifact import read_artifact
+from qcompiler.runtime.threads import default_threads
 from qcompiler.target.base import Target
 
 # Samples on which the report's error column is measured.
@@ -67,6 +68,7 @@ def compile(
     """
     chosen = resolve_target(target)
     passes = resolve_pipeline(pipeline, chosen)
+    default_threads()  # a wrong value in the environment is told before the work, not after it
     with _progress(progress) as show, _one_thread():
         show("capturing", None)
         data = CalibrationData(calibration_data)

@@ -124,12 +124,11 @@ def _repeats_constants(node: fx.Node, rank: int) -> bool:
 
 
 def _multiplies_by_sample(node: fx.Node, rank: int) -> bool:
-    if not _repeats_constants(node, rank):
-        return False
     a, b = argument(node, "a"), argument(node, "b")
     if rank == 2:
         return is_constant(b) and not is_constant(a)
-    return all(is_constant(n) or type_of(n).rank == rank for n in (a, b))
+    same = all(is_constant(n) or type_of(n).rank == rank for n in (a, b))
+    return same and _repeats_constants(node, rank)
 
 
 def work_of(node: fx.Node) -> Dim:

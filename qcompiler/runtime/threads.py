@@ -21,15 +21,16 @@ def check_threads(threads: object, source: str) -> int:
     Raises:
         QCompilerError: QC0702 naming the source when it is no whole number of at least 1.
     """
+    number = threads
     if isinstance(threads, str) and threads.strip().isdecimal():
-        threads = int(threads)
-    if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
+        number = int(threads)
+    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
         raise QCompilerError(
             "QC0702",
             f"{source} is {threads!r}",
             remedy=f"give a whole number of at least 1; this process may use {available_cores()}",
         )
-    return threads
+    return number
 
 
 def default_threads() -> int:
