@@ -186,7 +186,8 @@ class Program:
     def bench(self, *inputs: torch.Tensor, rounds: int = 20) -> BenchResult:
         """Measures the program, beside the float model where that is at hand, in turns.
 
-        Inputs are random of batch 1 when none are given.
+        Inputs are random of batch 1 when none are given. The time of one operator is that of one
+        thread over its share where threads share the samples of a batch.
         """
         given = list(inputs) or self.example_inputs(0)
         check_inputs(self.graph, given)
