@@ -22,6 +22,7 @@ typedef struct {
 
 typedef struct {
     int64_t count;
+    int all_inside;                                    /* no row has a tap outside; y, x and inside are not set */
     const uint8_t *base[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* pixel under tap (0, 0); may lie outside the image */
     int64_t y[QC_BLOCK_ROWS + QC_TILE_ROWS], x[QC_BLOCK_ROWS + QC_TILE_ROWS];
     uint8_t inside[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* whether all taps of this row are inside */

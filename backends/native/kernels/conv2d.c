@@ -21,9 +21,10 @@ void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_b
     if (job->pointwise) {
         for (int64_t r = 0; r < all; r++)
             block->base[r] = job->x + (row + qc_min(r, count - 1)) * p->channels;
-        memset(block->inside, 1, (size_t)all);
+        block->all_inside = 1;
         return;
     }
+    block->all_inside = 0;
     int64_t image = row / (p->out_height * p->out_width);
     int64_t oy = row / p->out_width % p->out_height, ox = row % p->out_width;
     const int64_t last_y = p->height - 1 - (p->kernel_h - 1) * p->dilation_h;
@@ -81,7 +82,7 @@ static void locate_tile(const qc_conv_job *job, const qc_row_block *block, int64
 {
     static const int64_t no_offsets[QC_TAP_CHUNK];
     int inside = 1;
-    for (int i = 0; i < height; i++)
+    for (int i = 0; !block->all_inside && i < height; i++)
         inside &= block->inside[r + i];
     if (inside) {
         source->rows = block->base + r;
@@ -139,22 +140,21 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
 }
 
 /* Computes a tile from all taps at once, which are no more than QC_TAP_CHUNK. */
-static void compute_tile(const qc_conv_job *job, const tile_source *source, int64_t row, int height,
+static void compute_tile(const qc_conv_job *job, qc_tile *tile, const tile_source *source, int64_t row, int height,
                          panel_range panels)
 {
-    qc_tile tile = describe_tile(job, row, panels);
-    tile.rows = source->rows;
-    tile.row_step = source->row_step;
-    tile.offsets = source->offsets;
-    tile.taps = job->taps;
+    tile->rows = source->rows;
+    tile->row_step = source->row_step;
+    tile->offsets = source->offsets;
+    tile->taps = job->taps;
     if (!job->out_i32) {
-        qc_tile_u8_s8(&tile, height, panels.count);
+        qc_tile_u8_s8(tile, height, panels.count);
         return;
     }
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
-    tile.sums = sums;
-    qc_tile_u8_s8(&tile, height, panels.count);
-    copy_sums(job, &tile, row, height, panels);
+    tile->sums = sums;
+    qc_tile_u8_s8(tile, height, panels.count);
+    copy_sums(job, tile, row, height, panels);
 }
 
 /* Computes a tile from more taps than one call takes: sums go on from chunk to chunk. */
@@ -191,16 +191,6 @@ static panel_range next_panels(const qc_conv_job *job, int64_t panel, int64_t la
     return (panel_range){group, panel - group * per_group, (int)((left + parts - 1) / parts)};
 }
 
-/* Brings part `index` of `count` of the weights behind a range of panels closer. */
-static void prefetch_weights(const qc_conv_job *job, const qc_tile *tile, panel_range panels, int64_t index,
-                             int64_t count)
-{
-    const int64_t bytes = panels.count * panel_bytes(job);
-    const int8_t *next = tile->weight + bytes;
-    for (int64_t at = bytes * index / count / 64 * 64; at < bytes * (index + 1) / count; at += 64)
-        __builtin_prefetch(next + at, 0, 2);
-}
-
 /* Panels in the outer loop: their weights are read from afar once and stay near for all rows. */
 static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first,
                                int64_t last)
@@ -209,21 +199,21 @@ static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block
     panel_range panels;
     for (int64_t panel = first; panel < last; panel += panels.count) {
         panels = next_panels(job, panel, last);
-        const int more = panel + panels.count < last;
-        const qc_tile here = describe_tile(job, row, panels);
+        qc_tile tile = describe_tile(job, row, panels);
         if (job->taps <= QC_TAP_CHUNK && !job->tap_offsets)
             locate_taps(job->p, panels.group * (job->p->channels / job->p->groups), 0, job->taps, source.tap_offsets);
         int height;
         for (int64_t r = 0; r < block->count; r += height) {
             height = qc_tile_rows(block->count - r, panels.count);
-            if (more)
-                prefetch_weights(job, &here, panels, r, block->count);
             if (job->taps > QC_TAP_CHUNK) {
                 compute_large_tile(job, block, r, row + r, height, panels);
                 continue;
             }
             locate_tile(job, block, r, height, 0, job->taps, &source);
-            compute_tile(job, &source, row + r, height, panels);
+            compute_tile(job, &tile, &source, row + r, height, panels);
+            tile.out += height * tile.out_stride;
+            if (tile.residual)
+                tile.residual += height * tile.out_stride;
         }
     }
 }
@@ -242,7 +232,8 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
         locate_tile(job, block, r, height, 0, job->taps, &source);
         for (int64_t panel = first; panel < last; panel += panels.count) {
             panels = next_panels(job, panel, last);
-            compute_tile(job, &source, row + r, height, panels);
+            qc_tile tile = describe_tile(job, row + r, panels);
+            compute_tile(job, &tile, &source, row + r, height, panels);
         }
     }
 }

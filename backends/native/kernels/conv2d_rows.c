@@ -68,7 +68,7 @@ static void rows_task(const void *argument, int index, int count)
     conv.residual = job->residual;
     conv.out = job->out;
     qc_row_block block;
-    memset(block.inside, 1, sizeof block.inside);
+    block.all_inside = 1;
     int64_t row = job->by_panels ? 0 : rows * index / count;
     const int64_t last = job->by_panels ? rows : rows * (index + 1) / count;
     const int64_t first_panel = job->by_panels ? conv.panels * index / count : 0;

@@ -122,76 +122,124 @@ static inline __attribute__((always_inline)) __m512i requant_lanes(const qc_epil
                          _mm512_set1_epi32(e->zero_point));
 }
 
-/* One part of a row of results: four results of 16 channels after another, to row[256 * quad + 64 * part]. */
-static inline __attribute__((always_inline)) void part_row(const qc_channels *c, const uint8_t *const *rows, int part,
-                                                           int kernel_h, int kernel_w, int stride, int whole)
+/* What one part of a row of results needs beside its taps. */
+typedef struct {
+    const qc_epilogue *e;
+    int64_t channel;
+    int part;
+    __m512i bias;
+    __m512 scale, offset;
+} part_constants;
+
+static inline part_constants load_part(const qc_channels *c, int part)
 {
-    const qc_conv2d *p = &c->d->conv;
-    const qc_epilogue *e = &p->epilogue;
-    const int count = vectors(kernel_w, stride);
-    const int8_t *weight = c->weight + part * kernel_h * count * 64;
-    const __m512i bias = load_lanes(e->bias + c->block, part);
-    const __m512 scale = _mm512_castsi512_ps(load_lanes(e->scale ? (const void *)(e->scale + c->block)
-                                                                 : (const void *)(e->bias + c->block), part));
-    const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
-    __m512i w[25];
-    if (whole)
-#pragma GCC unroll 25
-        for (int i = 0; i < kernel_h * count; i++)
-            w[i] = _mm512_loadu_si512(weight + 64 * i);
-    const int64_t quads = (p->out_width + 3) / 4;
-    uint8_t *out = c->row + 64 * part;
-    for (int64_t q = 0; q < quads; q++) {
-        __m512i sum[4] = {bias, bias, bias, bias};
-#pragma GCC unroll 5
-        for (int ky = 0; ky < kernel_h; ky++) {
-            const uint8_t *at = rows[ky] + 64 * part + q * 256 * stride;
-            __m512i x[4];
-            const int last = (3 * stride + kernel_w + 3) / 4;
+    const qc_epilogue *e = &c->d->conv.epilogue;
+    const void *scale = e->scale ? (const void *)(e->scale + c->block) : (const void *)(e->bias + c->block);
+    return (part_constants){e, c->block, part, load_lanes(e->bias + c->block, part),
+                            _mm512_castsi512_ps(load_lanes(scale, part)), _mm512_set1_ps((float)e->zero_point + 0.5f)};
+}
+
+/* Requantizes four results of 16 channels; both packs saturate. */
+static inline __attribute__((always_inline)) void store_results(const part_constants *k, __m512i *sum, uint8_t *out)
+{
 #pragma GCC unroll 4
-            for (int i = 0; i < last; i++)
-                x[i] = _mm512_load_si512(at + 256 * i);
-            int v = ky * count;
+    for (int n = 0; n < 4; n++)
+        sum[n] = requant_lanes(k->e, sum[n], k->channel, k->part, k->scale, k->offset);
+    _mm512_store_si512(out, _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_packs_epi32(sum[2], sum[3])));
+}
+
+/* Adds a kernel row to the sums of `quads` times four results; a vector of taps serves all of them. */
+static inline __attribute__((always_inline)) void add_row(__m512i *sum, const uint8_t *at, const int8_t *weight,
+                                                          const __m512i *kept, int kernel_w, int stride, int quads)
+{
+    __m512i x[8];
+    const int last = ((4 * quads - 1) * stride + kernel_w + 3) / 4;
+#pragma GCC unroll 8
+    for (int i = 0; i < last; i++)
+        x[i] = _mm512_load_si512(at + 256 * i);
+    int v = 0;
 #pragma GCC unroll 4
-            for (int n = 0; n < 4; n++) {
-                const int first = n * stride / 4, o = n * stride % 4;
-                if (stride == 2 && n == 2)
-                    v = ky * count;
-                sum[n] = _mm512_dpbusd_epi32(sum[n], x[first], whole ? w[v] : _mm512_load_si512(weight + 64 * v));
-                v++;
-                if (o + kernel_w > 4) {
-                    sum[n] = _mm512_dpbusd_epi32(sum[n], x[first + 1],
-                                                 whole ? w[v] : _mm512_load_si512(weight + 64 * v));
-                    v++;
-                }
-            }
+    for (int o = 0; o < 4; o += stride) {
+        const __m512i low = kept ? kept[v] : _mm512_load_si512(weight + 64 * v);
+        v++;
+#pragma GCC unroll 8
+        for (int n = o / stride; n < 4 * quads; n += 4 / stride)
+            sum[n] = _mm512_dpbusd_epi32(sum[n], x[n * stride / 4], low);
+        if (o + kernel_w > 4) {
+            const __m512i high = kept ? kept[v] : _mm512_load_si512(weight + 64 * v);
+            v++;
+#pragma GCC unroll 8
+            for (int n = o / stride; n < 4 * quads; n += 4 / stride)
+                sum[n] = _mm512_dpbusd_epi32(sum[n], x[n * stride / 4 + 1], high);
         }
-#pragma GCC unroll 4
-        for (int n = 0; n < 4; n++)
-            sum[n] = requant_lanes(e, sum[n], c->block, part, scale, offset);
-        _mm512_store_si512(out + 256 * q, _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]),
-                                                             _mm512_packs_epi32(sum[2], sum[3])));
     }
 }
 
-#define ROW(H, W, S, WHOLE)                                                                     \
+/* One part of a row of results, to row[256 * quad + 64 * part]: taps stay in registers. */
+static inline __attribute__((always_inline)) void part_row_kept(const qc_channels *c, const uint8_t *const *rows,
+                                                                int part, int kernel_h, int kernel_w, int stride)
+{
+    const int count = vectors(kernel_w, stride);
+    const int8_t *weight = c->weight + part * kernel_h * count * 64;
+    const part_constants k = load_part(c, part);
+    __m512i kept[18];
+#pragma GCC unroll 18
+    for (int i = 0; i < kernel_h * count; i++)
+        kept[i] = _mm512_load_si512(weight + 64 * i);
+    const int64_t quads = (c->d->conv.out_width + 3) / 4;
+    for (int64_t q = 0; q < quads; q++) {
+        __m512i sum[4] = {k.bias, k.bias, k.bias, k.bias};
+#pragma GCC unroll 5
+        for (int ky = 0; ky < kernel_h; ky++)
+            add_row(sum, rows[ky] + 64 * part + q * 256 * stride, NULL, kept + ky * count, kernel_w, stride, 1);
+        store_results(&k, sum, c->row + 64 * part + 256 * q);
+    }
+}
+
+/* The same with taps from memory, for two quads of results at a time. */
+static inline __attribute__((always_inline)) void part_row_pairs(const qc_channels *c, const uint8_t *const *rows,
+                                                                 int part, int kernel_h, int kernel_w, int stride)
+{
+    const int count = vectors(kernel_w, stride);
+    const int8_t *weight = c->weight + part * kernel_h * count * 64;
+    const part_constants k = load_part(c, part);
+    const int64_t quads = (c->d->conv.out_width + 3) / 4;
+    int64_t q = 0;
+    for (; q + 2 <= quads; q += 2) {
+        __m512i sum[8] = {k.bias, k.bias, k.bias, k.bias, k.bias, k.bias, k.bias, k.bias};
+#pragma GCC unroll 5
+        for (int ky = 0; ky < kernel_h; ky++)
+            add_row(sum, rows[ky] + 64 * part + q * 256 * stride, weight + ky * count * 64, NULL, kernel_w, stride, 2);
+        store_results(&k, sum, c->row + 64 * part + 256 * q);
+        store_results(&k, sum + 4, c->row + 64 * part + 256 * (q + 1));
+    }
+    if (q < quads) {
+        __m512i sum[4] = {k.bias, k.bias, k.bias, k.bias};
+#pragma GCC unroll 5
+        for (int ky = 0; ky < kernel_h; ky++)
+            add_row(sum, rows[ky] + 64 * part + q * 256 * stride, weight + ky * count * 64, NULL, kernel_w, stride, 1);
+        store_results(&k, sum, c->row + 64 * part + 256 * q);
+    }
+}
+
+#define ROW(H, W, S, FORM)                                                                      \
     __attribute__((noinline)) static void row_##H##x##W##s##S(const qc_channels *c,             \
                                                               const uint8_t *const *rows)       \
     {                                                                                           \
         for (int part = 0; part < 4; part++)                                                    \
-            part_row(c, rows, part, H, W, S, WHOLE);                                            \
+            part_row_##FORM(c, rows, part, H, W, S);                                            \
     }
 
-ROW(3, 3, 1, 1)
-ROW(3, 3, 2, 1)
-ROW(5, 5, 1, 0)
-ROW(5, 5, 2, 0)
+ROW(3, 3, 1, kept)
+ROW(3, 3, 2, kept)
+ROW(5, 5, 1, pairs)
+ROW(5, 5, 2, pairs)
 
 static void row_any(const qc_channels *c, const uint8_t *const *rows)
 {
     const qc_conv2d *p = &c->d->conv;
     for (int part = 0; part < 4; part++)
-        part_row(c, rows, part, (int)p->kernel_h, (int)p->kernel_w, (int)p->stride_w, 0);
+        part_row_pairs(c, rows, part, (int)p->kernel_h, (int)p->kernel_w, (int)p->stride_w);
 }
 
 /* Clamp, table and residual of a pixel's channels, and the way to memory. */

@@ -54,13 +54,23 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define P1_14(X) \
     P1_8(X) X(8, 8, , , ) X(9, 9, , , ) X(10, 10, , , ) X(11, 11, , , ) X(12, 12, , , ) X(13, 13, , , )
 
-#define START(r, p, z)                         \
-    register __m512i c##r##_##p __asm__("zmm" #z) = \
-        _mm512_loadu_si512(start + r * start_step + p * QC_PANEL);
+/* Every row of sums starts with the biases; RELOAD goes on from earlier sums instead. */
+#define START(r, p, z) register __m512i c##r##_##p __asm__("zmm" #z) = b##p;
 #define START_1(r, z0, z1, z2, z3) START(r, 0, z0)
 #define START_2(r, z0, z1, z2, z3) START_1(r, z0, , , ) START(r, 1, z1)
 #define START_3(r, z0, z1, z2, z3) START_2(r, z0, z1, , ) START(r, 2, z2)
 #define START_4(r, z0, z1, z2, z3) START_3(r, z0, z1, z2, ) START(r, 3, z3)
+#define RELOAD(r, p) c##r##_##p = _mm512_loadu_si512(start + r * QC_TILE_LD + p * QC_PANEL);
+#define RELOAD_1(r, ...) RELOAD(r, 0)
+#define RELOAD_2(r, ...) RELOAD_1(r) RELOAD(r, 1)
+#define RELOAD_3(r, ...) RELOAD_2(r) RELOAD(r, 2)
+#define RELOAD_4(r, ...) RELOAD_3(r) RELOAD(r, 3)
+
+#define BIAS(p) const __m512i b##p = _mm512_loadu_si512(start + p * QC_PANEL);
+#define BIAS_1 BIAS(0)
+#define BIAS_2 BIAS_1 BIAS(1)
+#define BIAS_3 BIAS_2 BIAS(2)
+#define BIAS_4 BIAS_3 BIAS(3)
 
 #define POINT(r, ...) const uint8_t *row##r = rows[r] + offset;
 
@@ -143,8 +153,11 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
         const int64_t depth = 4 * tile->k4, panel_stride = tile->panel_stride;                        \
         const int8_t *weight = tile->weight;                                                          \
         const int32_t *start = tile->start;                                                           \
-        const int64_t start_step = tile->start_step;                                                  \
+        BIAS_##PANELS                                                                                 \
         P##PANELS##_##ROWS(START_##PANELS)                                                            \
+        if (tile->start_step) {                                                                       \
+            P##PANELS##_##ROWS(RELOAD_##PANELS)                                                       \
+        }                                                                                             \
         for (int64_t t = 0; t < tile->taps; t++) {                                                    \
             const uint8_t *const *rows = tile->rows + t * tile->row_step;                             \
             const int64_t offset = tile->offsets[t];                                                  \
