@@ -10,15 +10,18 @@ from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
-from qcompiler.runtime.memory import Lifetime, plan_memory
+from qcompiler.runtime.memory_liveness import find_liveness
 
 
 @dataclass(frozen=True)
 class PlanMemory(Pass):
     """Gives every intermediate value an offset in one arena; values alive together never overlap.
 
-    Inputs, constants and results live outside of the arena. Offsets are exact for every size of a
-    dynamic dimension; ``batch`` is the size that the placement is tuned for.
+    A call writes over an operand that nothing needs any more where the target says that its kernel
+    may; a reshape that leaves the bytes as they are has the memory of its operand. Inputs,
+    constants and results live outside of the arena. Offsets are exact for every size of a dynamic
+    dimension; ``batch`` is the size that the placement is tuned for, ``length`` that of dynamic
+    dimensions which lead no input.
     """
 
     name: ClassVar[str] = "plan-memory"
@@ -26,34 +29,31 @@ class PlanMemory(Pass):
     gives: ClassVar[Gives] = Gives(properties=("memory-planned",), preserves=("*",))
 
     batch: int = 1
+    length: int = 224
 
     def __post_init__(self) -> None:
-        if self.batch < 1:
-            message = f"batch={self.batch} is below 1"
-            raise ValueError(message)
+        for name in ("batch", "length"):
+            if getattr(self, name) < 1:
+                message = f"{name}={getattr(self, name)} is below 1"
+                raise ValueError(message)
 
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Records the plan on the graph."""
-        example = {
-            name: min(max(self.batch, span.low), span.high) for name, span in graph.symbols.items()
-        }
-        graph.memory_plan = plan_memory(lifetimes(graph), example)
-        plan = graph.memory_plan
-        context.notes.append(f"arena {plan.size} bytes; no plan needs less than {plan.peak}")
+        live = find_liveness(graph, context.target)
+        example = self._sizes(graph, 1)
+        plan = graph.memory_plan = live.plan(example, [self._sizes(graph, 4)])
+        at = ", ".join(f"{name} {size}" for name, size in example.items())
+        known = f"{plan.example_size} at {at} ({plan.size})" if at else plan.size
+        context.notes.append(
+            f"arena {known} bytes; no plan needs less than {plan.peak}; {live.in_place} results"
+            f" in the place of an operand, {live.views} views"
+        )
         return False
 
-
-def lifetimes(graph: QGraph) -> list[Lifetime]:
-    """Returns the values that need room in the arena, with the steps at which they are alive."""
-    step = {node: position for position, node in enumerate(graph.nodes)}
-    results = set(graph.results)
-    return [
-        Lifetime(
-            node.name,
-            type_of(node).nbytes(),
-            step[node],
-            max((step[user] for user in node.users), default=step[node]),
-        )
-        for node in graph.calls
-        if node not in results
-    ]
+    def _sizes(self, graph: QGraph, factor: int) -> dict[str, int]:
+        """Returns the sizes to tune for times a factor, each within its limits."""
+        leading = {str(shape[0]) for n in graph.inputs if (shape := type_of(n).shape)}
+        return {
+            name: min(max(factor * (self.batch if name in leading else self.length), s.low), s.high)
+            for name, s in graph.symbols.items()
+        }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from typing import Any
 
 import sympy
@@ -17,7 +17,7 @@ _MAX_EXPONENT = 8
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": sympy.floor,
     "ceiling": sympy.ceiling,
-    "Max": sympy.Max,
+    "Max": lambda *args: _largest(args),
     "Min": sympy.Min,
     "Mod": Mod,
     "PythonMod": PythonMod,
@@ -39,6 +39,11 @@ def read_dim(line: Line, symbols: Container[str]) -> Dim:
     if not isinstance(dim, int) and dim.has(sympy.zoo, sympy.nan, sympy.oo):
         line.fail(f"not a dimension: {dim}", column)
     return dim
+
+
+def _largest(args: Sequence[Any]) -> Any:
+    """Returns the maximum as it is written; simplifying those of memory plans takes seconds."""
+    return sympy.Max(*args, evaluate=all(isinstance(arg, int) for arg in args))
 
 
 def _sum(line: Line, known: Container[str], depth: int) -> Any:

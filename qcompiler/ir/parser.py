@@ -63,6 +63,7 @@ class _Parser:
         self._fx = fx.Graph()
         self._plan: dict[str, Any] | None = None
         self._offsets: dict[str, Dim] = {}
+        self._aliases: dict[str, str] = {}
         self._stage = Stage.TRACED
         self._structure: tuple[Structure, Line, int] | None = None
 
@@ -93,7 +94,7 @@ class _Parser:
             if not _is_structure(graph.structure, len(graph.results)):
                 line.fail("this does not nest the results of the graph", column)
         if self._plan is not None:
-            graph.memory_plan = MemoryPlan(self._offsets, **self._plan)
+            graph.memory_plan = MemoryPlan(self._offsets, **self._plan, aliases=self._aliases)
         return graph
 
     def _version(self) -> None:
@@ -176,6 +177,9 @@ class _Parser:
     def _memory(self, line: Line) -> None:
         if line.next.kind == "string":
             name = line.take_string()
+            if line.accept("in"):
+                self._aliases[name] = line.take_string()
+                return
             line.expect("at")
             self._offsets[name] = read_dim(line, self._symbols)
             return

@@ -93,6 +93,8 @@ def _memory(plan: MemoryPlan) -> Iterator[str]:
     yield f"memory size {plan.size}, peak {plan.peak}, example_size {plan.example_size}"
     for name, offset in plan.offsets.items():
         yield f"memory {_quoted(name)} at {offset}"
+    for name, owner in plan.aliases.items():
+        yield f"memory {_quoted(name)} in {_quoted(owner)}"
 
 
 def _line(node: fx.Node, tables: dict[str, int] | None) -> str:

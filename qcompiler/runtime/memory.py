@@ -1,18 +1,21 @@
 """The memory planner: offsets of values in one arena, exact for every value of the symbols.
 
-Values are placed in order of decreasing size at the lowest offset that is free of every value
-alive at the same time (the greedy rule of TFLite's arena planner). The choice is made with example
-sizes; the offsets are then computed symbolically: a value starts after all values placed below it.
+Where values go is decided with numbers for the symbols; the decision is kept as an order, which of
+two values alive together lies below the other. The offsets then follow symbolically: a value starts
+where the last of those below it ends.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 
+import networkx as nx
 import sympy
 
 from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
+from qcompiler.runtime.memory_search import Block, arrange, lower_bound
 
 ALIGNMENT = 64
 
@@ -35,13 +38,16 @@ class Lifetime:
 class MemoryPlan:
     """Byte offsets of values, the arena's size, and the least size that any plan could have.
 
-    ``peak`` is the largest sum of sizes alive at one step, for symbols at their example values.
+    ``peak`` is the largest sum of sizes alive at one step, for symbols at their example values;
+    values in one place count once. ``aliases`` names, for a value outside of the arena, the input
+    or result of the program in whose memory it lies.
     """
 
     offsets: Mapping[str, Dim]
     size: Dim
     peak: int
     example_size: int
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def align(size: Dim) -> Dim:
@@ -55,68 +61,130 @@ def align(size: Dim) -> Dim:
     return simplify_dim(sympy.Add(*terms))
 
 
-def plan_memory(values: Sequence[Lifetime], example: Mapping[str, int]) -> MemoryPlan:
+def plan_memory(
+    values: Sequence[Lifetime],
+    example: Mapping[str, int],
+    others: Sequence[Mapping[str, int]] = (),
+) -> MemoryPlan:
     """Places values in one arena so that none alive at the same time overlap.
 
     Args:
         values: the values to place.
-        example: values of the symbols for which the placement is tuned.
+        example: values of the symbols for which the arena is to be small.
+        others: further values of the symbols; they decide between plans that the example does not.
     """
-    sizes = {v.name: align(v.size) for v in values}
-    bytes_of = {name: evaluate_dim(size, example) for name, size in sizes.items()}
-    order = sorted(values, key=lambda v: (-bytes_of[v.name], v.start, v.name))
-    spot: dict[str, int] = {}
-    symbolic: dict[str, Dim] = {}
-    placed: list[Lifetime] = []
-    for value in order:
-        rivals = sorted(
-            (r for r in placed if r.overlaps(value)), key=lambda r: (spot[r.name], r.name)
-        )
-        offset = _lowest_gap(bytes_of[value.name], rivals, spot, bytes_of)
-        spot[value.name] = offset
-        placed.append(value)
-    # A value that is empty at the example shares its spot with others and goes below them.
-    for value in sorted(placed, key=lambda v: (spot[v.name], bytes_of[v.name], v.name)):
-        below = [
-            simplify_dim(sympy.sympify(symbolic[r.name]) + sizes[r.name])
-            for r in placed
-            if r.name in symbolic and r.overlaps(value)
-        ]
-        symbolic[value.name] = largest(below)
-    ends = [simplify_dim(sympy.sympify(symbolic[v.name]) + sizes[v.name]) for v in values]
-    total = largest(ends)
-    return MemoryPlan(symbolic, total, _peak(values, bytes_of), evaluate_dim(total, example))
+    values = sorted(values, key=lambda v: (v.start, v.name))
+    sizes = _aligned_sizes(values)
+    samples = list(dict.fromkeys(tuple(sorted(s.items())) for s in (example, *others)))
+    cases = [_blocks(values, sizes, dict(sample)) for sample in samples]
+    bounds = [lower_bound(blocks) for blocks in cases]
+    orders = [_order(blocks, arrange(blocks)) for blocks in cases]
 
+    def cost(order: nx.DiGraph[int]) -> tuple[int, float]:
+        totals = [_stack(order, blocks) for blocks in cases]
+        return totals[0], sum(t / max(b, 1) for t, b in zip(totals, bounds, strict=True))
 
-def _lowest_gap(
-    size: int, rivals: Sequence[Lifetime], spot: Mapping[str, int], bytes_of: Mapping[str, int]
-) -> int:
-    offset = 0
-    for rival in rivals:
-        if offset + size <= spot[rival.name]:
-            break
-        offset = max(offset, spot[rival.name] + bytes_of[rival.name])
-    return offset
+    offsets, total = _stack_symbolically(min(orders, key=cost), sizes)
+    named = {value.name: offset for value, offset in zip(values, offsets, strict=True)}
+    return MemoryPlan(named, total, bounds[0], min(map(cost, orders))[0])
 
 
 def largest(dims: Sequence[Dim]) -> Dim:
     """Returns the maximum of sizes as an int or a sympy expression; 0 for none."""
-    distinct = set(dims)
-    if not distinct:
-        return 0
-    if all(isinstance(d, int) for d in distinct):
-        return max(d for d in distinct if isinstance(d, int))
-    return simplify_dim(sympy.Max(*distinct))
+    left: list[Dim] = []
+    for dim in dict.fromkeys(dims):
+        if not any(_is_at_least(other, dim) for other in left):
+            left = [other for other in left if not _is_at_least(dim, other)]
+            left.append(dim)
+    if len(left) < 2:
+        return left[0] if left else 0
+    # Max would compare all pairs again by slower means: seconds for a network of three symbols.
+    return sympy.Max(*left, evaluate=False)
 
 
-def _peak(values: Sequence[Lifetime], bytes_of: Mapping[str, int]) -> int:
-    last = max((v.end for v in values), default=-1)
-    totals = [0] * (last + 2)
-    for value in values:
-        totals[value.start] += bytes_of[value.name]
-        totals[value.end + 1] -= bytes_of[value.name]
-    peak = running = 0
-    for change in totals:
-        running += change
-        peak = max(peak, running)
-    return peak
+def _is_at_least(a: Dim, b: Dim) -> bool:
+    """Says whether a >= b is certain; it is quick and does not see every case."""
+    if isinstance(a, int) and isinstance(b, int):
+        return a >= b
+    least = _least(sympy.sympify(a - b))
+    return least is not None and least >= 0
+
+
+@cache
+def _least(value: sympy.Expr) -> sympy.Rational | None:
+    """Returns a bound below a value for symbols of at least 1, None where a term falls with one."""
+    if value.is_Rational:
+        return value
+    if value.is_Symbol:
+        return sympy.Integer(1)
+    bounds = [_least(part) for part in value.args]
+    known = [bound for bound in bounds if bound is not None]
+    if isinstance(value, sympy.Max) and known:
+        return max(known)
+    if len(known) < len(bounds):
+        return None
+    match value:
+        case sympy.Add():
+            return sympy.Add(*known)
+        case sympy.floor() | sympy.ceiling():
+            return value.func(*known)
+        case sympy.Mul() if all(bound >= 0 for bound in known):
+            return sympy.Mul(*known)
+        case sympy.Pow() if known[0] >= 0 and value.exp.is_Integer and value.exp > 0:
+            return known[0] ** value.exp
+    return None
+
+
+def _sum(a: Dim, b: Dim) -> Dim:
+    """Returns the sum of expanded sizes, which is expanded itself."""
+    total = a + b
+    return int(total) if not isinstance(total, int) and total.is_Integer else total
+
+
+def _aligned_sizes(values: Sequence[Lifetime]) -> list[Dim]:
+    aligned = {size: align(size) for size in dict.fromkeys(v.size for v in values)}
+    return [aligned[v.size] for v in values]
+
+
+def _blocks(
+    values: Sequence[Lifetime], sizes: Sequence[Dim], sample: Mapping[str, int]
+) -> list[Block]:
+    """Returns the values with their sizes for one value of each symbol."""
+    numbers = {size: evaluate_dim(size, sample) for size in dict.fromkeys(sizes)}
+    return [Block(numbers[size], v.start, v.end) for v, size in zip(values, sizes, strict=True)]
+
+
+def _order(blocks: Sequence[Block], offsets: Sequence[int]) -> nx.DiGraph[int]:
+    """Returns which blocks lie directly below which, from the ground up.
+
+    Of two blocks alive together one is below the other, also where one of them is empty: it need
+    not be so for other values of the symbols.
+    """
+    rising = sorted(range(len(blocks)), key=lambda i: (offsets[i], blocks[i].size, i))
+    order: nx.DiGraph[int] = nx.DiGraph()
+    order.add_nodes_from(rising)
+    order.add_edges_from(
+        (low, high)
+        for place, high in enumerate(rising)
+        for low in rising[:place]
+        if blocks[low].meets(blocks[high])
+    )
+    return nx.transitive_reduction(order)
+
+
+def _stack(order: nx.DiGraph[int], blocks: Sequence[Block]) -> int:
+    """Returns the bytes of blocks that each lie on top of those below them."""
+    ends: dict[int, int] = {}
+    for i in order:
+        ends[i] = max((ends[j] for j in order.predecessors(i)), default=0) + blocks[i].size
+    return max(ends.values(), default=0)
+
+
+def _stack_symbolically(order: nx.DiGraph[int], sizes: Sequence[Dim]) -> tuple[list[Dim], Dim]:
+    """Returns the offset of each value on top of those below it, and the bytes of all of them."""
+    offsets: list[Dim] = [0] * len(sizes)
+    ends: dict[int, Dim] = {}
+    for i in order:
+        offsets[i] = largest([ends[j] for j in order.predecessors(i)])
+        ends[i] = _sum(offsets[i], sizes[i])
+    return offsets, largest([ends[i] for i in order if not order.out_degree(i)])

@@ -76,6 +76,7 @@ PLANS = st.builds(
     st.sampled_from([0, 256 * BATCH]),
     st.integers(0, 10**9),
     st.integers(0, 10**9),
+    st.dictionaries(WORDS, WORDS, max_size=2),
 )
 
 STRUCTURES: st.SearchStrategy[Structure] = st.sampled_from(
