@@ -1,5 +1,5 @@
 /* add and mul of two byte tensors with broadcasting. */
-#include "vector.h"
+#include "vector_sum.h"
 
 typedef struct {
     qc_binary p;
@@ -7,6 +7,17 @@ typedef struct {
     uint8_t *out;
     int is_mul;
 } binary_job;
+
+/* The constants of qc_add2. */
+typedef struct {
+    int32_t k[8];
+} sum_terms;
+
+static inline sum_terms sum_terms_of(const qc_binary *p)
+{
+    return (sum_terms){{p->a_zero_point, p->a_multiplier, p->b_zero_point, p->b_multiplier, p->shift, p->zero_point,
+                        p->qmin, p->qmax}};
+}
 
 static inline uint8_t mul_one(const qc_binary *p, int32_t a, int32_t b)
 {
@@ -18,66 +29,16 @@ static void strided_row(const binary_job *job, const uint8_t *a, int64_t a_step,
                         uint8_t *out, int64_t out_step, int64_t count)
 {
     const qc_binary copy = job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
-    const int32_t add[8] = {p->a_zero_point, p->a_multiplier, p->b_zero_point, p->b_multiplier,
-                            p->shift,        p->zero_point,   p->qmin,         p->qmax};
+    const sum_terms terms = sum_terms_of(p);
     if (job->is_mul)
         for (int64_t i = 0; i < count; i++)
             out[i * out_step] = mul_one(p, a[i * a_step], b[i * b_step]);
     else
         for (int64_t i = 0; i < count; i++)
-            out[i * out_step] = qc_add2(a[i * a_step], b[i * b_step], add);
+            out[i * out_step] = qc_add2(a[i * a_step], b[i * b_step], terms.k);
 }
 
 #if defined(QC_VECTOR)
-/* ADD2 modulo 2^32: a*ma + b*mb + rest, with each multiplier split into high * 2^15 + low so that a pair
- * of 16-bit products gives each half. The zero points and the rounding are in `rest`. */
-typedef struct {
-    vec low, high, rest, zero_point, qmin, qmax;
-    __m128i shift;
-} sum_constants;
-
-static inline sum_constants sum_constants_of(const qc_binary *p)
-{
-    const uint32_t ma = (uint32_t)p->a_multiplier, mb = (uint32_t)p->b_multiplier;
-    const uint32_t rest = ((uint32_t)1 << (p->shift - 1)) - (uint32_t)p->a_zero_point * ma -
-                          (uint32_t)p->b_zero_point * mb;
-    const uint32_t high_a = (uint32_t)(p->a_multiplier >> 15), high_b = (uint32_t)(p->b_multiplier >> 15);
-    return (sum_constants){
-        V(set1_epi32)((int32_t)((ma & 0x7FFF) | (mb & 0x7FFF) << 16)),
-        V(set1_epi32)((int32_t)((high_a & 0xFFFF) | high_b << 16)),
-        V(set1_epi32)((int32_t)rest),
-        V(set1_epi16)((int16_t)p->zero_point),
-        V(set1_epi8)((char)p->qmin),
-        V(set1_epi8)((char)p->qmax),
-        _mm_cvtsi32_si128(p->shift),
-    };
-}
-
-/* Says whether the high parts of both multipliers are 16-bit numbers. */
-static inline int sum_is_split(const qc_binary *p)
-{
-    const int64_t bound = (int64_t)1 << 30;
-    return p->a_multiplier >= -bound && p->a_multiplier < bound && p->b_multiplier >= -bound &&
-           p->b_multiplier < bound;
-}
-
-QC_INLINE vec sum_lanes(const sum_constants *k, vec pairs)
-{
-    const vec low = vec_add_pairs(k->rest, pairs, k->low);
-    return V(sra_epi32)(V(add_epi32)(low, V(slli_epi32)(V(madd_epi16)(pairs, k->high), 15)), k->shift);
-}
-
-QC_INLINE vec sum_bytes(const sum_constants *k, vec a, vec b)
-{
-    const vec ab0 = V(unpacklo_epi8)(a, b), ab1 = V(unpackhi_epi8)(a, b), none = vec_zero();
-    const vec v01 = V(packs_epi32)(sum_lanes(k, V(unpacklo_epi8)(ab0, none)),
-                                   sum_lanes(k, V(unpackhi_epi8)(ab0, none)));
-    const vec v23 = V(packs_epi32)(sum_lanes(k, V(unpacklo_epi8)(ab1, none)),
-                                   sum_lanes(k, V(unpackhi_epi8)(ab1, none)));
-    const vec y = V(packus_epi16)(V(adds_epi16)(v01, k->zero_point), V(adds_epi16)(v23, k->zero_point));
-    return vec_clamp_bytes(y, k->qmin, k->qmax);
-}
-
 /* A product of codes has 17 bits. */
 typedef struct {
     vec a_zero_point, b_zero_point, zero_point, qmin, qmax;
@@ -128,10 +89,10 @@ QC_INLINE vec product_bytes(const product_constants *k, int is_small, vec a, vec
         vec_store_part(out + i, COMBINE(__VA_ARGS__, va, vb), count - i);            \
     }
 
-static void sum_row(const sum_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
+static void sum_row(const vec_sum *k, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
                     uint8_t *out, int64_t count)
 {
-    DENSE_ROW(sum_bytes, k)
+    DENSE_ROW(vec_sum_bytes, k)
 }
 
 static void product_row(const product_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b,
@@ -161,9 +122,10 @@ static void binary_task(const void *argument, int index, int count)
         return;
     int64_t at = from * sa, bt = from * sb, ot = from * so, position[QC_MAX_RANK];
 #if defined(QC_VECTOR)
+    const sum_terms terms = sum_terms_of(p);
     const int is_dense = so == 1 && sa >= 0 && sa <= 1 && sb >= 0 && sb <= 1;
-    const int use_sum = is_dense && !job->is_mul && sum_is_split(p), use_product = is_dense && job->is_mul;
-    const sum_constants sums = use_sum ? sum_constants_of(p) : (sum_constants){0};
+    const int use_sum = is_dense && !job->is_mul && vec_sum_fits(terms.k), use_product = is_dense && job->is_mul;
+    const vec_sum sums = use_sum ? vec_sum_of(terms.k) : (vec_sum){0};
     const product_constants products = use_product ? product_constants_of(p) : (product_constants){0};
 #endif
     int64_t rest = rows == 1 ? 0 : begin;

@@ -5,7 +5,9 @@
  * the block stands in part `part`, lane `lane`, which is what byte and word interleaving gives. A result
  * whose first tap is pixel o of a quad multiplies it with the taps shifted by o bytes, and the next quad
  * with the rest. Kernels too wide or too far apart for that go tap by tap. */
-#if defined(__AVX512VNNI__)
+#include "level.h"
+
+#if defined(QC_AVX512)
 #include "arith.h"
 #include "depthwise.h"
 #include "vector_avx512.h"

@@ -1,6 +1,7 @@
 /* Depthwise convolution over pixels of QC_BLOCK bytes, in portable C. */
 #include "arith.h"
 #include "depthwise.h"
+#include "level.h"
 
 #include <string.h>
 
@@ -15,7 +16,7 @@ void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, in
     memset(row + (left + width) * QC_BLOCK, p->pad_value, (size_t)((count - left - width) * QC_BLOCK));
 }
 
-#if !defined(__AVX512VNNI__)
+#if !defined(QC_AVX512)
 void qc_depthwise_begin(const qc_channels *c)
 {
     (void)c;

@@ -1,5 +1,7 @@
 /* The epilogue over stored sums on AVX-512. */
-#if defined(__AVX512VNNI__)
+#include "level.h"
+
+#if defined(QC_AVX512)
 #include "arith.h"
 #include "tile.h"
 #include "vector_avx512.h"

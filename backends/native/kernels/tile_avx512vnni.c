@@ -2,7 +2,9 @@
  *
  * A tile requantizes its sums while they are still in registers. gcc would spill them around such a
  * body: each sum is therefore pinned to a register of its own. */
-#if defined(__AVX512VNNI__)
+#include "level.h"
+
+#if defined(QC_AVX512)
 #include "tile.h"
 #include "vector_avx512.h"
 

@@ -1,11 +1,12 @@
 /* The tile functions in portable C. */
-#if !defined(__AVX512VNNI__)
+#include "level.h"
+
+#if !defined(QC_AVX512) && !defined(QC_AVX2)
 #include "arith.h"
 #include "tile.h"
 
 #include <string.h>
 
-#if !defined(__AVX2__)
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
@@ -43,7 +44,6 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
         qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
                            tile->out_stride);
 }
-#endif
 
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride)

@@ -112,7 +112,7 @@ QC_INLINE vec vec_order(vec v)
 /* sums + the products of neighbouring 16-bit values, added in pairs. */
 QC_INLINE vec vec_add_pairs(vec sums, vec a, vec b)
 {
-#if defined(__AVX512VNNI__)
+#if VEC == 64 && defined(__AVX512VNNI__)
     return _mm512_dpwssd_epi32(sums, a, b);
 #else
     return V(add_epi32)(sums, V(madd_epi16)(a, b));

@@ -1,0 +1,14 @@
+/* The instruction set that a unit is compiled for, from what the build enables. */
+#ifndef QC_LEVEL_H
+#define QC_LEVEL_H
+
+#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#define QC_AVX512 1
+#elif defined(__AVX2__)
+#define QC_AVX2 1
+#if defined(__AVXVNNI__) || (defined(__AVX512VNNI__) && defined(__AVX512VL__))
+#define QC_AVX2_VNNI 1 /* vpdpbusd on 256-bit registers, in either encoding */
+#endif
+#endif
+
+#endif
