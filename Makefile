@@ -6,13 +6,14 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # One job per core for the tests; each of them keeps torch to one thread.
 JOBS ?= 2
 
-.PHONY: help demo test lint bench compare
+.PHONY: help demo test lint sanitize bench compare
 .DELETE_ON_ERROR:
 
 help:
 	@echo "make demo    compile the pretrained EfficientNet-Lite0 to int8 and run it on photos"
 	@echo "make test    run the whole test suite"
 	@echo "make lint    check format, style and types"
+	@echo "make sanitize run the kernel tests under sanitizers of memory and undefined behaviour"
 	@echo "make bench   measure accuracy and speed; tables go to benchmarks/results"
 	@echo "make compare measure the speed of torch, ONNX Runtime and OpenVINO beside it"
 
@@ -26,6 +27,9 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+sanitize: $(VENV)/.test
+	$(BIN)/python -m tests.backends.sanitize $(PYTEST_ARGS)
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.import_time
