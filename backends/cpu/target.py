@@ -25,6 +25,7 @@ from qcompiler.backends.cpu.isa import (
     supported_levels,
     wanted_levels,
 )
+from qcompiler.backends.native.emit_movement import is_view
 from qcompiler.backends.native.emitter import (
     NativeSources,
     OpDescriptor,
@@ -36,7 +37,7 @@ from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import accepts, build, has_compiler
 from qcompiler.ir.graph import QGraph
-from qcompiler.target.base import Executable, OpSupport, Run, Target
+from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
 
 BINARY, BLOB, INDEX, SOURCES = "program.so", "constants.bin", "native.json", "src/"
 
@@ -90,7 +91,10 @@ class CpuExecutable(Executable):
 
     def kernels(self) -> Mapping[str, str]:
         """Returns the kernel of each node with the instruction set that it was built for."""
-        return {op.node: f"{op.kernel}_{self.isa.name}" for op in self._sources.ops}
+        return {
+            op.node: op.kernel if op.kernel == VIEW else f"{op.kernel}_{self.isa.name}"
+            for op in self._sources.ops
+        }
 
     def time_ops(
         self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
@@ -133,6 +137,10 @@ class CpuTarget(Target):
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why no kernel covers a call, None when one does."""
         return why_not(node)
+
+    def is_view(self, node: fx.Node) -> bool:
+        """Says whether a call is a reshape whose result is its operand's bytes."""
+        return is_view(node)
 
     def build(self, graph: QGraph) -> CpuExecutable:
         """Builds a graph at stage TARGETED.

@@ -26,6 +26,7 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, type_of
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
+from qcompiler.target.base import VIEW
 
 Emission = Callable[[OpWriter], None]
 
@@ -78,6 +79,11 @@ class Plan(Protocol):
         """Bytes of the arena that the values take."""
         ...
 
+    @property
+    def aliases(self) -> Mapping[str, str]:
+        """Input or result of the program in whose memory a value outside of the arena lies."""
+        ...
+
 
 @dataclass(frozen=True)
 class OpDescriptor:
@@ -107,6 +113,7 @@ class SequentialPlan:
 
     offsets: Mapping[str, Dim] = field(default_factory=dict)
     size: Dim = 0
+    aliases: Mapping[str, str] = field(default_factory=dict)
 
 
 def plan_sequentially(graph: QGraph) -> SequentialPlan:
@@ -153,11 +160,12 @@ def emit(graph: QGraph, plan: Plan, batching: Batching | None = None) -> NativeS
     blob = Blob()
     writers = [_write(graph, node, blob) for node in graph.calls]
     program = _Layout(graph, plan, blob)
+    views = {w.node for w in writers if program.is_view(w.node)}
     batching = batching or find_batching(graph, plan.size)
     work = _work(graph)
     text = _template().render(
         ops=[_op_view(i, writer, list(graph.symbols)) for i, writer in enumerate(writers)],
-        steps=[program.step(i, writer) for i, writer in enumerate(writers)],
+        steps=[program.step(i, w) for i, w in enumerate(writers) if w.node not in views],
         copies=program.copies,
         symbols=list(graph.symbols),
         arena_size=program.dim(_aligned(plan.size)),
@@ -171,7 +179,11 @@ def emit(graph: QGraph, plan: Plan, batching: Batching | None = None) -> NativeS
     sources = dict(kernel_sources())
     sources["program.c"] = text.encode()
     ops = tuple(
-        OpDescriptor(w.node.name, _kernel_name(w), tuple(n.name for n in w.operands))
+        OpDescriptor(
+            w.node.name,
+            VIEW if w.node in views else _kernel_name(w),
+            tuple(n.name for n in w.operands),
+        )
         for w in writers
     )
     return NativeSources(sources, blob.finish(), ops)
@@ -281,6 +293,7 @@ class _Layout:
         self._graph = graph
         self._plan = plan
         self._blob = blob
+        self._nodes = {node.name: node for node in graph.nodes}
         self._inputs = {node: i for i, node in enumerate(graph.inputs)}
         self._outputs: dict[fx.Node, int] = {}
         self.symbols: set[str] = set()
@@ -304,10 +317,18 @@ class _Layout:
             return f"(void *)inputs[{self._inputs[node]}]"
         if node in self._outputs:
             return f"outputs[{self._outputs[node]}]"
+        if node.name in self._plan.aliases:
+            return self.address(self._nodes[self._plan.aliases[node.name]])
         if node.op == "get_attr":
             place = self._blob.add(to_storage(self._graph.constant(node)).numpy())
             return f"(void *)(qc_blob + {place})"
         return f"memory + {self.dim(self._plan.offsets[node.name])}"
+
+    def is_view(self, node: fx.Node) -> bool:
+        """Says whether the plan has put a value where its operand is, and that is all there is."""
+        return movement.is_view(node) and self.address(node) == self.address(
+            node.all_input_nodes[0]
+        )
 
     def step(self, index: int, writer: OpWriter) -> dict[str, Any]:
         """Returns the call of one operator."""

@@ -2,7 +2,11 @@
  *
  * Storage: an int8 value q is kept as the byte q + 128; a rank-4 integer tensor is kept as NHWC; every
  * other tensor is row-major. All zero points and clamp bounds below are in that byte domain (+128).
- * A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there. */
+ * A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there.
+ *
+ * `out` may be the residual of a product, or an operand of requantize, add, mul, table and clamp that has
+ * the type of the result: every element is read before the one in its place is written, by the same
+ * thread, and no element is computed twice. */
 #ifndef QC_H
 #define QC_H
 
