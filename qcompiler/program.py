@@ -26,6 +26,8 @@ from qcompiler.target.base import Executable, Run, Target
 BUILD = "native/"
 # So many signatures of inputs are remembered.
 _SIGNATURES = 64
+# Neither 2 nor 4 threads share it evenly, and each has more than one sample with 2.
+_ODD_BATCH = 5
 
 
 @dataclass(frozen=True)
@@ -177,11 +179,13 @@ class Program:
         """Compares the program with the reference interpreter, bit for bit.
 
         Every operator runs on random and on corner inputs, and the whole program on the given
-        inputs (random ones when none are given), with 1, 2 and 4 threads.
+        inputs, with 1, 2 and 4 threads. When none are given, they are random, of batch 1 and of a
+        batch that no number of threads divides.
         """
         given = list(inputs) or self.example_inputs(seed)
         check_inputs(self.graph, given)
-        return verify_executable(self.graph, self._executable, given, seed)
+        others = [] if inputs or not self.graph.symbols else [self.example_inputs(seed, _ODD_BATCH)]
+        return verify_executable(self.graph, self._executable, given, seed, others)
 
     def bench(self, *inputs: torch.Tensor, rounds: int = 20) -> BenchResult:
         """Measures the program, beside the float model where that is at hand, in turns.

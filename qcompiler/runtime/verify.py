@@ -60,9 +60,21 @@ class VerifyResult:
 
 
 def verify_executable(
-    graph: QGraph, executable: Executable, inputs: Sequence[torch.Tensor], seed: int
+    graph: QGraph,
+    executable: Executable,
+    inputs: Sequence[torch.Tensor],
+    seed: int,
+    others: Sequence[Sequence[torch.Tensor]] = (),
 ) -> VerifyResult:
-    """Compares each operator on random and corner operands, and the whole program on inputs."""
+    """Compares each operator on random and corner operands, and the whole program on inputs.
+
+    Args:
+        graph: the program.
+        executable: what was built of it.
+        inputs: of the whole program; operators get operands of the sizes that follow.
+        seed: of the operands.
+        others: more inputs of the whole program, of other sizes.
+    """
     checks = values = 0
     differences: list[Difference] = []
     random = torch.Generator().manual_seed(seed)
@@ -77,13 +89,15 @@ def verify_executable(
                 checks, values = checks + 1, values + expected.numel()
                 found = _compare(node, f"{label}, {threads} threads", expected, actual)
                 differences += [found] if found else []
-    expected_results = graph.run(*inputs)
-    for threads in THREADS:
-        results = executable.run(list(inputs), threads)
-        for node, expected, actual in zip(graph.results, expected_results, results, strict=True):
-            checks, values = checks + 1, values + expected.numel()
-            found = _compare(node, f"whole program, {threads} threads", expected, actual)
-            differences += [found] if found else []
+    for given in (inputs, *others):
+        wanted = graph.run(*given)
+        for threads in THREADS:
+            label = f"whole program on {[list(x.shape) for x in given]}, {threads} threads"
+            results = executable.run(list(given), threads)
+            for node, expected, actual in zip(graph.results, wanted, results, strict=True):
+                checks, values = checks + 1, values + expected.numel()
+                found = _compare(node, label, expected, actual)
+                differences += [found] if found else []
     return VerifyResult(checks, values, tuple(differences))
 
 

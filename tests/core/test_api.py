@@ -120,6 +120,24 @@ def test_verify_compares_what_it_is_given(program: qc.Program) -> None:
     assert given.values > result.values
 
 
+def test_verify_runs_a_batch_that_threads_do_not_share_evenly(
+    program: qc.Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executable = program._executable
+    run = executable.run
+
+    def wrong(inputs: Any, threads: int) -> list[Tensor]:
+        results = run(inputs, threads)
+        if len(inputs[0]) == 5 and threads == 4:
+            results[0].view(-1)[3] += 1
+        return results
+
+    monkeypatch.setattr(executable, "run", wrong)
+    (found,) = program.verify().differences
+    assert found.count == 1
+    assert found.inputs == "whole program on [[5, 3, 12, 12]], 4 threads"
+
+
 def test_verify_reports_the_first_difference(
     program: qc.Program, monkeypatch: pytest.MonkeyPatch
 ) -> None:
