@@ -21,8 +21,15 @@ FLAGS = (
     "-g1",
     "-O1",
 )
+# Of test_native_program.py only what runs whole programs: no other processes, no bad input.
+KERNELS = ("products", "chained", "elementwise", "movement", "edges")
+PROGRAM = ("every_batch_and_thread_count", "callers_of_several_threads", "float_island")
 FOLDER = Path(__file__).parent
-FILES = sorted(str(path) for path in FOLDER.glob("test_native_*.py"))
+FILES = [
+    *(str(FOLDER / f"test_native_{name}.py") for name in KERNELS),
+    str(FOLDER / "test_native_program.py"),
+]
+SELECTION = f"not test_native_program or {' or '.join(PROGRAM)}"
 
 
 def environment(compiler: str = "gcc") -> dict[str, str]:
@@ -52,6 +59,6 @@ def environment(compiler: str = "gcc") -> dict[str, str]:
 
 if __name__ == "__main__":
     if "QCOMPILER_CFLAGS" in os.environ:
-        sys.exit(pytest.main([*FILES, "-p", "no:cacheprovider", *sys.argv[1:]]))
+        sys.exit(pytest.main([*FILES, "-k", SELECTION, "-p", "no:cacheprovider", *sys.argv[1:]]))
     command = [sys.executable, "-m", "tests.backends.sanitize", *sys.argv[1:]]
     os.execve(sys.executable, command, environment())
