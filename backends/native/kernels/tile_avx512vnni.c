@@ -107,8 +107,10 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define BYTES_4(r) pack_panels(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), DOWN(r, 3))
 #define WRITE(r, PANELS)                                                            \
     {                                                                               \
-        const __m512i y = BYTES_##PANELS(r);                                        \
-        write_row(out, _mm512_min_epu8(_mm512_max_epu8(y, low), high), full * PANELS, mask); \
+        __m512i y = BYTES_##PANELS(r);                                              \
+        if (clamps)                                                                 \
+            y = _mm512_min_epu8(_mm512_max_epu8(y, low), high);                     \
+        write_row(out, y, full * PANELS, mask);                                     \
         out += out_stride;                                                          \
     }
 #define WRITE_1(r, ...) WRITE(r, 1)
@@ -191,6 +193,7 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
             P##PANELS##_##ROWS(MERGE_##PANELS)                                                        \
             return;                                                                                   \
         }                                                                                             \
+        const int clamps = e->qmin > 0 || e->qmax < 255; /* packing saturates to a byte */             \
         const __m512i low = _mm512_set1_epi8((char)e->qmin), high = _mm512_set1_epi8((char)e->qmax);  \
         P##PANELS##_##ROWS(WRITE_##PANELS)                                                            \
     }
