@@ -186,14 +186,25 @@ class NativeProgram:
             least = [min(a, b / 1000) for a, b in zip(least, spent, strict=False)]
         return {op.node: time for op, time in zip(self.ops, least, strict=True)}
 
-    def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int = 1) -> torch.Tensor:
-        """Runs one operator on logical values, in the order of its descriptor's operands."""
+    def run_op(
+        self,
+        node: str,
+        operands: Sequence[torch.Tensor],
+        threads: int = 1,
+        *,
+        over: int | None = None,
+    ) -> torch.Tensor:
+        """Runs one operator on logical values, in the order of its descriptor's operands.
+
+        The result is written over a copy of the operand at the place ``over``, or to memory of its
+        own.
+        """
         index = self._index[node]
         values = _solve([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
         result = type_of(self._nodes[node])
         shape = result.bind(values)
         stored = [_with_slack(to_storage(x)) for x in operands]
-        out = empty_storage(result, shape)
+        out = empty_storage(result, shape) if over is None else stored[over]
         pointers = _pointers([*stored, out])
         if status := self._qc_op(index, self.symbols_array(values), pointers, threads):
             self.fail(status)

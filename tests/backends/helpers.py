@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,13 +10,14 @@ import torch
 from torch import fx
 
 import qcompiler.ir.integer_ops  # noqa: F401  # defines the operators
+from qcompiler.backends.cpu import CpuTarget
 from qcompiler.backends.cpu.isa import supported_levels
 from qcompiler.backends.native.emitter import emit, plan_sequentially
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import build
 from qcompiler.ir.annotations import set_type
-from qcompiler.ir.graph import QGraph
+from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.stages import Stage
 from qcompiler.ir.types import TensorType
 
@@ -100,7 +101,8 @@ def compile_graph(graph: QGraph, levels: Sequence[Isa] = LEVELS) -> dict[str, Na
 def check(cases: Sequence[Case], levels: Sequence[Isa] = LEVELS) -> None:
     """Asserts that every case gives the reference's integers on every level and thread count.
 
-    Each case runs as part of the whole program and alone.
+    Each case runs as part of the whole program, alone, and over each operand that the datasheet
+    lets it overwrite.
     """
     graph, inputs = build_graph(cases)
     expected = graph.run(*inputs)
@@ -111,6 +113,24 @@ def check(cases: Sequence[Case], levels: Sequence[Isa] = LEVELS) -> None:
         for name, results in runs.items():
             for one, want, have in zip(cases, expected, results, strict=True):
                 assert torch.equal(want, have), f"{level} {name}: {describe(one, want, have)}"
+        for i, place in overwritable(graph):
+            op = program.ops[i]
+            for threads in (1, 3):
+                have = program.run_op(
+                    op.node, [values[n] for n in op.operands], threads, over=place
+                )
+                same = torch.equal(expected[i], have)
+                assert same, f"{level} in place: {describe(cases[i], expected[i], have)}"
+
+
+def overwritable(graph: QGraph) -> Iterator[tuple[int, int]]:
+    """Yields each call's place with that of an operand over which it may write its result."""
+    for i, node in enumerate(graph.calls):
+        operands = [n for n in node.all_input_nodes if n.op != "get_attr"]
+        for name in CpuTarget().in_place(node):
+            operand = arguments(node)[name]
+            if operand in operands:
+                yield i, operands.index(operand)
 
 
 def describe(one: Case, want: torch.Tensor, have: torch.Tensor) -> str:
