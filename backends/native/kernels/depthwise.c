@@ -111,14 +111,23 @@ static void depthwise_task(const void *argument, int index, int count)
     }
 }
 
-/* Whole images and blocks are shared out where they divide well, else strips of rows as well. */
+/* Input rows that the busiest part works through when every image is cut into strips. */
+static int64_t busiest_rows(const qc_conv2d *p, int64_t blocks, int64_t strips, int64_t threads)
+{
+    const int64_t height = (p->out_height + strips - 1) / strips;
+    const int64_t rows = qc_min(p->height, (height - 1) * p->stride_h + (p->kernel_h - 1) * p->dilation_h + 1);
+    return (p->batch * blocks * strips + threads - 1) / threads * rows;
+}
+
+/* Blocks are shared out; strips of rows as well where that pays for the rows that two strips read. */
 static void run_depthwise(depthwise_job *job, int64_t cost)
 {
     const qc_conv2d *p = &job->d->conv;
     const int64_t threads = job->context->threads;
     job->blocks = (p->channels + QC_BLOCK - 1) / QC_BLOCK;
-    const int64_t units = p->batch * job->blocks;
-    job->strips = units % threads == 0 || units >= 8 * threads ? 1 : qc_max(1, qc_min(threads, p->out_height));
+    job->strips = qc_max(1, qc_min(threads, p->out_height));
+    if (busiest_rows(p, job->blocks, 1, threads) <= busiest_rows(p, job->blocks, job->strips, threads))
+        job->strips = 1;
     qc_parallel(job->context, depthwise_task, job, cost);
 }
 

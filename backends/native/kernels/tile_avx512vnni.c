@@ -125,12 +125,13 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define SUMS_3(r) pack_panels(ADD(r, 0), ADD(r, 1), ADD(r, 2), _mm512_setzero_si512())
 #define SUMS_4(r) pack_panels(ADD(r, 0), ADD(r, 1), ADD(r, 2), ADD(r, 3))
 #define MERGE(r, PANELS)                                                            \
-    {                                                                               \
-        const __m512i y = SUMS_##PANELS(r);                                         \
-        write_row(out, _mm512_min_epu8(_mm512_max_epu8(y, low), high), full * PANELS, mask); \
-        out += out_stride;                                                          \
-        residual += out_stride;                                                     \
-    }
+    c##r##_0 = _mm512_min_epu8(_mm512_max_epu8(SUMS_##PANELS(r), low), high);       \
+    residual += out_stride;
+/* Rows are written when all are done: the result may lie where the residual did, and a load waits for
+ * an earlier masked store that it overlaps. */
+#define WRITE_MERGED(r, ...)                                                        \
+    write_row(out, c##r##_0, full * panels, mask);                                  \
+    out += out_stride;
 #define MERGE_1(r, ...) MERGE(r, 1)
 #define MERGE_2(r, ...) MERGE(r, 2)
 #define MERGE_3(r, ...) MERGE(r, 3)
@@ -190,7 +191,9 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
             const __m512i low32 = _mm512_set1_epi32(e->qmin), high32 = _mm512_set1_epi32(e->qmax);    \
             const __m512i low = _mm512_set1_epi8((char)e->add[6]);                                    \
             const __m512i high = _mm512_set1_epi8((char)e->add[7]);                                   \
+            const int panels = PANELS;                                                                \
             P##PANELS##_##ROWS(MERGE_##PANELS)                                                        \
+            P##PANELS##_##ROWS(WRITE_MERGED)                                                          \
             return;                                                                                   \
         }                                                                                             \
         const int clamps = e->qmin > 0 || e->qmax < 255; /* packing saturates to a byte */             \
