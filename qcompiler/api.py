@@ -35,6 +35,8 @@ from qcompiler.target.base import Target
 
 # Samples on which the report's error column is measured.
 _ERROR_SAMPLES = 2
+# Each thread holds the values of a slice of samples.
+_MOST_THREADS = 4
 
 
 def compile(
@@ -69,13 +71,15 @@ def compile(
     chosen = resolve_target(target)
     passes = resolve_pipeline(pipeline, chosen)
     default_threads()  # a wrong value in the environment is told before the work, not after it
-    with _progress(progress) as show, _one_thread():
+    with _progress(progress) as show, _one_thread() as threads:
         show("capturing", None)
         data = CalibrationData(calibration_data)
         inputs = () if not isinstance(model, nn.Module) else data.example_inputs(model)
         graph = capture(_as_path(model), inputs, dynamic_shapes)
         data.bind(graph)
-        context = PassContext(target=chosen, strict=strict, data=data, progress=show)
+        context = PassContext(
+            target=chosen, strict=strict, data=data, progress=show, threads=threads
+        )
         snapshot = _FloatGraph()
         options = ("--target", format_pass(chosen), *([] if strict else ["--no-strict"]))
         watching = [Verify(), Reproducer(options=options), snapshot, *instruments]
@@ -225,15 +229,15 @@ def _callable(model: Any) -> nn.Module | None:
 
 
 @contextmanager
-def _one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[int]:
     """Keeps torch to one thread, so that an artifact does not depend on the number of cores.
 
-    The order of float sums does. Sweeps over a few samples at a time are no slower on one thread.
+    The order of float sums does. Yields the number of threads that passes may divide samples among.
     """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        yield
+        yield min(threads, _MOST_THREADS)
     finally:
         torch.set_num_threads(threads)
 

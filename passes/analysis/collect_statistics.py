@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 
@@ -16,9 +16,12 @@ from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 from qcompiler.passmgr.statistics import StatisticRequest
+from qcompiler.runtime.workers import ordered_map
 
 # Samples whose values of an image network fit the caches of a core.
 _CACHED = 4
+
+_Observed = dict[StatisticRequest, Any]
 
 
 @dataclass(frozen=True)
@@ -47,24 +50,40 @@ class CollectStatistics(Pass):
         by_node: dict[str, list[StatisticRequest]] = {}
         for request in observers:
             by_node.setdefault(request.node, []).append(request)
-        limits = {request.samples for request in observers if request.samples is not None}
-        types = [type_of(node) for node in graph.inputs]
-        by_update = any(request.statistic.by_update for request in observers)
-        chunk = self.chunk if by_update else min(self.chunk, _CACHED)
-        seen = 0
-        for batch in context.calibration().batches():
-            for inputs in slices(graph, batch, chunk, [limit - seen for limit in limits]):
-                for node, value in graph.trace(*inputs):
-                    for request in by_node.get(node.name, ()):
-                        if request.samples is None or seen < request.samples:
-                            observers[request].update(value)
-                seen += batch_size(types, inputs)
-                context.progress("calibrating", seen)
-            limits = {limit for limit in limits if limit > seen}
+
+        def observe(place: int, inputs: Sequence[torch.Tensor]) -> _Observed:
+            found: _Observed = {}
+            for node, value in graph.trace(*inputs):
+                for request in by_node.get(node.name, ()):
+                    if request.samples is None or place < request.samples:
+                        found[request] = request.statistic.observe()
+                        found[request].update(value)
+            return found
+
+        parts = self._slices(graph, context)
+        for found in ordered_map(lambda part: observe(*part), parts, context.threads):
+            for request, part in found.items():
+                observers[request].merge(part)
         context.statistics.update(
             {request: observer.result() for request, observer in observers.items()}
         )
         return False
+
+    def _slices(
+        self, graph: QGraph, context: PassContext
+    ) -> Iterator[tuple[int, Sequence[torch.Tensor]]]:
+        """Yields slices of the calibration data with the number of samples before each."""
+        limits = {request.samples for request in context.requests if request.samples is not None}
+        by_update = any(request.statistic.by_update for request in context.requests)
+        chunk = self.chunk if by_update else min(self.chunk, _CACHED)
+        types = [type_of(node) for node in graph.inputs]
+        seen = 0
+        for batch in context.calibration().batches():
+            for inputs in slices(graph, batch, chunk, [limit - seen for limit in limits]):
+                yield seen, inputs
+                seen += batch_size(types, inputs)
+                context.progress("calibrating", seen)
+            limits = {limit for limit in limits if limit > seen}
 
 
 def slices(

@@ -20,6 +20,7 @@ from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 from qcompiler.passmgr.statistics import StatisticRequest
 from qcompiler.runtime.simulate import Simulation
+from qcompiler.runtime.workers import ordered_map
 
 # A channel of which less than this share lies strictly inside its clamp is left alone.
 _LEAST_LIVE = 1e-3
@@ -29,7 +30,7 @@ _LEAST_SLOPE = 0.05
 # last bits of float sums.
 _GRID = 2.0**-10
 # Elements of results that are looked at together.
-_BLOCK = 1 << 16
+_BLOCK = 1 << 17
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,19 @@ class CorrectBias(Pass):
                 context.progress("correcting biases", done)
                 if node in layers and self._request(node) in context.statistics:
                     means: ChannelMeansResult = context.statistic(self._request(node))
-                    self._correct(node, graph, means.mean, simulation.results(node))
+                    self._correct(node, graph, means.mean, simulation, context.threads)
         return True
 
     def _correct(
-        self, node: fx.Node, graph: QGraph, wanted: torch.Tensor, results: list[torch.Tensor]
+        self,
+        node: fx.Node,
+        graph: QGraph,
+        wanted: torch.Tensor,
+        simulation: Simulation,
+        threads: int,
     ) -> None:
-        axis = _channel_axis(node)
-        shift = self._shift(node, wanted, results, axis)
+        axis, results = _channel_axis(node), simulation.results(node)
+        shift = self._shift(node, wanted, results, threads)
         grid = qtype_of(node).tensor_scale * _GRID
         shift = torch.round(shift / grid) * grid
         for result in results:
@@ -103,24 +109,32 @@ class CorrectBias(Pass):
             graph.set_constant(bias, moved.to(torch.float32))
 
     def _shift(
-        self, node: fx.Node, wanted: torch.Tensor, results: list[torch.Tensor], axis: int
+        self, node: fx.Node, wanted: torch.Tensor, results: list[torch.Tensor], threads: int
     ) -> torch.Tensor:
-        clamp = absorbing_clamp(node)
+        clamp, axis = absorbing_clamp(node), _channel_axis(node)
         if clamp is None:
             return wanted - sum(channel_sums(r, axis) for r in results) / _count(results, axis)
         low, high = (argument(clamp, name) for name in ("min", "max"))
         shift = torch.zeros_like(wanted)
-        for _ in range(self.steps):
+
+        def observe(result: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
             total, inside = torch.zeros_like(shift), torch.zeros_like(shift)
-            for place, block in _blocks(results, axis):
+            for place, block in _blocks(result, axis):
                 moved = block + shift[place, None].to(torch.float32)
                 clamped = moved.clamp(low, high)
-                total[place] += channel_sums(clamped, 1)
-                inside[place] += channel_sums(clamped.eq_(moved), 1)
+                total[place] += clamped.sum(2).sum(0, dtype=torch.float64)
+                inside[place] += clamped.eq_(moved).sum(2).sum(0, dtype=torch.float64)
+            return total, inside
+
+        for _ in range(self.steps):
+            total, inside = torch.zeros_like(shift), torch.zeros_like(shift)
+            for part in ordered_map(observe, results, threads):
+                total += part[0]
+                inside += part[1]
             count = _count(results, axis)
             live = inside / count
             step = (wanted - total / count) / live.clamp(min=_LEAST_SLOPE)
-            shift += torch.where(live > _LEAST_LIVE, step, 0.0)
+            shift = shift + torch.where(live > _LEAST_LIVE, step, 0.0)
         return shift
 
 
@@ -142,16 +156,15 @@ def _along(values: torch.Tensor, axis: int, rank: int) -> torch.Tensor:
     return values.to(torch.float32).reshape(shape)
 
 
-def _blocks(results: Sequence[torch.Tensor], axis: int) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Yields results as blocks [outer, channels, inner] that fit a cache, with their channels."""
-    for result in results:
-        parts = result.reshape(-1, result.shape[axis], result.shape[axis + 1 :].numel())
-        width = max(1, _BLOCK // parts.shape[2])
-        rows = max(1, width // parts.shape[1])
-        for start in range(0, parts.shape[1], width):
-            place = slice(start, start + width)
-            for block in parts[:, place].split(rows):
-                yield place, block
+def _blocks(result: torch.Tensor, axis: int) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Yields a result as blocks [outer, channels, inner] that fit a cache, with their channels."""
+    parts = result.reshape(-1, result.shape[axis], result.shape[axis + 1 :].numel())
+    width = max(1, _BLOCK // parts.shape[2])
+    rows = max(1, width // parts.shape[1])
+    for start in range(0, parts.shape[1], width):
+        place = slice(start, start + width)
+        for block in parts[:, place].split(rows):
+            yield place, block
 
 
 def _count(parts: Sequence[torch.Tensor], axis: int) -> int:

@@ -21,6 +21,7 @@ from qcompiler.passes.analysis.collect_statistics import slices
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 from qcompiler.runtime.simulate import Simulation
+from qcompiler.runtime.workers import ordered_map
 
 # Products of two codes are at most 2**14 and float32 holds integers up to 2**24 exactly.
 _EXACT_ROWS = 1 << 10
@@ -79,17 +80,17 @@ class RoundWeights(Pass):
                 context.progress("rounding weights", done)
                 if _is_layer(node):
                     x = simulation.codes(argument(node, "x"))
-                    self._round(_Layer(node, graph, context), x)
+                    self._round(_Layer(node, graph, context), x, context.threads)
         return True
 
-    def _round(self, layer: _Layer, x: Sequence[torch.Tensor]) -> None:
+    def _round(self, layer: _Layer, x: Sequence[torch.Tensor], threads: int) -> None:
         windows = [_windows_of(layer, part) for part in x]
         limit = min(self.rows, self.rows_per_input * layer.inputs)
         share = min(1.0, limit / sum(w.count for w in windows))
         parts = []
         for start in range(0, layer.inputs, _MOST_INPUTS):
             inputs = slice(start, start + _MOST_INPUTS)
-            moments = _moments(windows, share, layer, inputs)
+            moments = _moments(windows, share, layer, inputs, threads)
             real = layer.weights(inputs)
             parts.append(round_with_feedback(real, moments, layer.limit, self.damping, self.block))
         layer.set_codes(torch.cat(parts, 2))
@@ -182,16 +183,15 @@ def _windows_of(layer: _Layer, codes: torch.Tensor) -> _Windows:
 
 
 def _moments(
-    windows: Sequence[_Windows], share: float, layer: _Layer, inputs: slice
+    windows: Sequence[_Windows], share: float, layer: _Layer, inputs: slice, threads: int
 ) -> torch.Tensor:
     """Returns the sums of the products of ``x - z`` of each two inputs, exactly: [G, K, K]."""
     taken = (part.take(share, layer.groups, seed)[:, inputs] for seed, part in enumerate(windows))
     products, sums, count = torch.zeros(()), torch.zeros(()), 0
-    for codes in _blocks(taken):
-        x = codes.to(torch.float32)
-        products = _symmetric_products(x).to(torch.float64).add_(products)
-        sums = sums + x.sum(2).to(torch.float64)
-        count += x.shape[2]
+    for part_products, part_sums, part_count in ordered_map(_sums_of, _blocks(taken), threads):
+        products = part_products.to(torch.float64).add_(products)
+        sums = sums + part_sums.to(torch.float64)
+        count += part_count
     z = layer.zero_point
     products -= z * sums[:, :, None]
     products -= z * sums[:, None, :]
@@ -210,6 +210,12 @@ def _blocks(parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
             waiting.clear()
     if waiting:
         yield torch.cat(waiting, 2)
+
+
+def _sums_of(codes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, int]:
+    """Returns the sums over rows of all products and of the codes, and the number of rows."""
+    x = codes.to(torch.float32)
+    return _symmetric_products(x), x.sum(2), x.shape[2]
 
 
 def _symmetric_products(x: torch.Tensor) -> torch.Tensor:

@@ -33,12 +33,14 @@ class PassContext:
     calibration run found; ``notes`` collects remarks of passes for the report. ``float_weights``
     holds what quantize-weights replaced, by the name of the node that reads the integer weight: a
     later pass that chooses the integers anew needs it, and nothing after the compile does.
+    ``threads`` is how many threads may work on samples at a time; no result depends on it.
     """
 
     target: Target | None = None
     strict: bool = True
     data: CalibrationData | None = None
     progress: Progress = _silent
+    threads: int = 1
     requests: Sequence[StatisticRequest] = ()
     statistics: Statistics = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)

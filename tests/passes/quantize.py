@@ -23,7 +23,9 @@ QUANTIZED = f"{TYPED},quantize-weights"
 INTEGER = f"{QUANTIZED},lower-to-integer"
 
 
-def run(model: nn.Module, inputs: Sequence[Tensor], text: str) -> tuple[QGraph, PassContext]:
+def run(
+    model: nn.Module, inputs: Sequence[Tensor], text: str, threads: int = 1
+) -> tuple[QGraph, PassContext]:
     """Captures a module and runs passes on it, calibrated with one batch of inputs."""
     dims = {0: torch.export.Dim("batch")}
     # Inputs are variadic, so that dynamic shapes are given alike for every module.
@@ -34,7 +36,7 @@ def run(model: nn.Module, inputs: Sequence[Tensor], text: str) -> tuple[QGraph, 
     graph = capture(exported)
     data = CalibrationData([tuple(inputs)])
     data.bind(graph)
-    context = PassContext(data=data)
+    context = PassContext(data=data, threads=threads)
     Pipeline.parse(text).run(graph, context, [Verify()])
     return graph, context
 

@@ -148,14 +148,17 @@ def test_only_batched_inputs_are_cut() -> None:
 
 @pytest.mark.parametrize("node", [0, 1, 2])
 @pytest.mark.parametrize("samples", [None, 3, 7, 10])
-def test_statistics_are_over_exactly_the_samples_asked_for(node: int, samples: int | None) -> None:
+@pytest.mark.parametrize("threads", [1, 3])
+def test_statistics_are_over_exactly_the_samples_asked_for(
+    node: int, samples: int | None, threads: int
+) -> None:
     graph = two_inputs()
     batches = [(torch.randn(n, 6), torch.randn(6, 3)) for n in (5, 5)]
     data = CalibrationData(batches)
     data.bind(graph)
     place = [*graph.inputs, graph.calls[0]][node]
     request = StatisticRequest(place.name, ChannelMeans(1), samples)
-    context = PassContext(data=data, requests=[request])
+    context = PassContext(data=data, requests=[request], threads=threads)
     CollectStatistics(chunk=2).run(graph, context)
     found = context.statistics[request].mean
     if node == 1:

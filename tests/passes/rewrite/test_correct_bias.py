@@ -79,6 +79,14 @@ def test_slices_and_threads_change_nothing_that_is_seen() -> None:
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
+def test_nothing_depends_on_the_number_of_threads() -> None:
+    text = f"{QUANTIZED},round-weights,correct-bias"
+    graphs = [run(net(), [X], text, threads)[0] for threads in (1, 2, 3)]
+    first, *others = ([g.constant(n) for n in g.nodes if n.op == "get_attr"] for g in graphs)
+    for other in others:
+        assert all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
+
+
 def test_fewer_samples_are_compared_with_the_same_samples() -> None:
     model = net()
     skewed = torch.cat([X[:5], X[5:] * 3.0 + 2.0])
