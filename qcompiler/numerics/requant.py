@@ -42,8 +42,15 @@ def exact(value: Fraction | float) -> Fraction:
 
 def floor_log2(value: Fraction) -> int:
     """Returns the largest e with 2**e <= value, for a positive value."""
-    e = value.numerator.bit_length() - value.denominator.bit_length()
-    return e if Fraction(2) ** e <= value else e - 1
+    numerator, denominator = value.numerator, value.denominator
+    e = numerator.bit_length() - denominator.bit_length()
+    return e if denominator << max(e, 0) <= numerator << max(-e, 0) else e - 1
+
+
+def _round_half_up(value: Fraction, bits: int) -> int:
+    """Returns value * 2**bits rounded half up, on plain integers: many times faster."""
+    numerator, denominator = value.numerator << max(bits, 0), value.denominator << max(-bits, 0)
+    return (2 * numerator + denominator) // (2 * denominator)
 
 
 def multiplier_from_scale(scale: Fraction | float) -> tuple[int, int]:
@@ -62,7 +69,7 @@ def multiplier_from_scale(scale: Fraction | float) -> tuple[int, int]:
         problem = f"the real multiplier {float(real)} is negative"
         raise _not_encodable(problem, "Fold the sign into the weights.")
     e = floor_log2(real) + 1
-    mantissa = _floor(real / Fraction(2) ** e * 2**24 + Fraction(1, 2))
+    mantissa = _round_half_up(real, 24 - e)
     if mantissa == 2**24:
         mantissa, e = 2**23, e + 1
     shift = 31 - e
@@ -159,7 +166,3 @@ def average_multipliers(
 
 def _not_encodable(problem: str, remedy: str = _RESCALE_REMEDY) -> QCompilerError:
     return QCompilerError("QC0303", problem, remedy=remedy)
-
-
-def _floor(value: Fraction) -> int:
-    return value.numerator // value.denominator
