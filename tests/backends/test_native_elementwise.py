@@ -250,7 +250,8 @@ def wide_windows(draw: Draw) -> Case:
                 "mean", codes(draw, (3, *shape[2:], channels)), *requant, [3], keep, *limits
             )
         return case("mean", codes(draw, shape), *requant, [2, 3], keep, *limits)
-    scale = draw(st.sampled_from([[4, 2, 4, 2], [6, 2, 6, 4], [64, 9, 32, 7], [4096, 99, 4096, 7]]))
+    units = [[4, 2, 4, 2], [6, 2, 6, 4], [64, 9, 32, 7], [512, 99, 512, 7], [4096, 99, 4096, 7]]
+    scale = draw(st.sampled_from(units))
     requant = multipliers(draw, 1, 1 / (scale[0] * scale[2]))
     offset = [draw(st.integers(-9, 9)) for _ in range(2)]
     return case(
@@ -298,6 +299,20 @@ def test_all_pairs_of_codes_are_added_and_multiplied() -> None:
         [
             *(case("add", a, b, *parameters, -128, 127) for parameters in sums),
             *(case("mul", a, b, -128, 127, *scaling, 9, -128, 127) for scaling in scalings),
+        ]
+    )
+
+
+@pytest.mark.parametrize("elements", [256, 257, 258, 259, 600])
+def test_sums_of_the_largest_codes(elements: int) -> None:
+    x = torch.full((1, 70, 1, elements), 127, dtype=torch.int8)
+    m, s = (Const(torch.tensor([v], dtype=torch.int32)) for v in (2**30, 40))
+    counts = [Const(c.tensor.repeat(elements)) for c in (m, s)]
+    check(
+        [
+            case("mean", x, m, s, [2, 3], False, -128, -100, -128, 127),
+            case("mean", x.reshape(1, 1, elements, 70), m, s, [1, 3], False, -128, -100, -128, 127),
+            case("adaptive_avg_pool2d", x, *counts, [1, 1], -128, -100, -128, 127),
         ]
     )
 

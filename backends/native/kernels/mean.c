@@ -7,8 +7,11 @@ typedef struct {
     uint8_t *out;
 } mean_job;
 
+/* A recursive function unrolled into itself takes seconds to compile and gains nothing. */
+#define RECURSIVE static __attribute__((noinline))
+
 /* Calls add_elements for the runs along the last reduced axis. */
-static void sum_reduced(const qc_mean *p, const uint8_t *x, int axis, int64_t channels, byte_sums *sums)
+RECURSIVE void sum_reduced(const qc_mean *p, const uint8_t *x, int axis, int64_t channels, byte_sums *sums)
 {
     if (axis == p->reduced_rank - 1) {
         add_elements(sums, x, p->reduced_shape[axis], p->reduced_stride[axis], channels);
@@ -19,7 +22,7 @@ static void sum_reduced(const qc_mean *p, const uint8_t *x, int axis, int64_t ch
 }
 
 /* The sum of one result's elements, with runs of neighbouring bytes along the last reduced axis. */
-static uint32_t sum_runs(const qc_mean *p, const uint8_t *x, int axis)
+RECURSIVE uint32_t sum_runs(const qc_mean *p, const uint8_t *x, int axis)
 {
     uint32_t sum = 0;
     const int64_t length = p->reduced_shape[axis], step = p->reduced_stride[axis];
