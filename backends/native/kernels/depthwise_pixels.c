@@ -16,7 +16,7 @@ void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, in
     memset(row + (left + width) * QC_BLOCK, p->pad_value, (size_t)((count - left - width) * QC_BLOCK));
 }
 
-#if !defined(QC_AVX512)
+#if !defined(QC_AVX512) && !defined(QC_AVX2)
 void qc_depthwise_begin(const qc_channels *c)
 {
     (void)c;
