@@ -42,7 +42,12 @@ COMMON_FLAGS = (
 )
 LINK_FLAGS = ("-shared", "-pthread", "-Wl,--build-id=none")
 # The GEMM tiles lose up to half their speed to register spills at -O3.
-OPTIMIZATION = {"tile_avx512vnni.c": "-O2", "tile_avx2.c": "-O2", "tile_avxvnni.c": "-O2", PROGRAM: "-O1"}
+OPTIMIZATION = {
+    "tile_avx512vnni.c": "-O2",
+    "tile_avx2.c": "-O2",
+    "tile_avxvnni.c": "-O2",
+    PROGRAM: "-O1",
+}
 DEFAULT_OPTIMIZATION = "-O3"
 # Zig builds for the processor that it runs on unless it is told not to; only zig knows the word.
 _ZIG_BASELINE = "-mcpu=baseline"
