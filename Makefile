@@ -29,7 +29,7 @@ lint: $(VENV)/.test
 	$(BIN)/mypy
 
 sanitize: $(VENV)/.test
-	$(BIN)/python -m tests.backends.sanitize -n $(JOBS) --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m tests.backends.sanitize $(PYTEST_ARGS)
 
 bench: $(VENV)/.demo
 	$(BIN)/python -m benchmarks.import_time

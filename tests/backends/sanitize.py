@@ -30,6 +30,8 @@ FILES = [
     str(FOLDER / "test_native_program.py"),
 ]
 SELECTION = f"not test_native_program or {' or '.join(PROGRAM)}"
+# A sanitizer writes to the process's error stream and ends the process.
+OPTIONS = ("--capture=sys", "-p", "no:cacheprovider")
 
 
 def environment(compiler: str = "gcc") -> dict[str, str]:
@@ -59,6 +61,6 @@ def environment(compiler: str = "gcc") -> dict[str, str]:
 
 if __name__ == "__main__":
     if "QCOMPILER_CFLAGS" in os.environ:
-        sys.exit(pytest.main([*FILES, "-k", SELECTION, "-p", "no:cacheprovider", *sys.argv[1:]]))
+        sys.exit(pytest.main([*FILES, "-k", SELECTION, *OPTIONS, *sys.argv[1:]]))
     command = [sys.executable, "-m", "tests.backends.sanitize", *sys.argv[1:]]
     os.execve(sys.executable, command, environment())

@@ -139,13 +139,13 @@ static void copy_task(const void *argument, int index, int count)
 void qc_copy_nd(const qc_context *c, const qc_copy *given, const void *x, void *out)
 {
     qc_copy p = *given;
-    copy_job job = {&p, (const uint8_t *)x + p.source_offset * p.item_size,
-                    (uint8_t *)out + p.out_offset * p.item_size, 0};
     int64_t count = 1;
     for (int i = 0; i < p.rank; i++)
         count *= p.shape[i];
     if (count == 0)
         return;
+    copy_job job = {&p, (const uint8_t *)x + p.source_offset * p.item_size,
+                    (uint8_t *)out + p.out_offset * p.item_size, 0};
     sort_axes(&p);
     join_axes(&p);
     if (p.rank == 1 && p.source_stride[0] == 1 && p.out_stride[0] == 1 && job.x == job.out)
@@ -157,10 +157,12 @@ void qc_copy_nd(const qc_context *c, const qc_copy *given, const void *x, void *
     qc_parallel(c, copy_task, &job, count * p.item_size * 4);
 }
 
-/* Fills `count` items with the low bytes of `bits`. */
+/* Fills `count` items with the low bytes of `bits`; a value without items may have no address. */
 void qc_fill(void *out, int64_t count, int32_t item_size, uint64_t bits)
 {
     uint8_t *target = out;
+    if (count == 0)
+        return;
     if (item_size == 1) {
         memset(target, (int)(bits & 255), (size_t)count);
         return;
