@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+import qcompiler
 from qcompiler.api import resolve_target
 from qcompiler.backends.cpu import CpuTarget, isa
 from qcompiler.backends.cpu.target import CpuExecutable
@@ -281,3 +282,19 @@ def test_a_library_that_does_not_fit_is_built_again_and_the_report_says_so(
     assert program.isa.name == BEST
     assert reason in program.notes()[-1]
     assert "built the artifact's library again" in program.notes()[-1]
+
+
+def test_the_report_of_a_loaded_program_begins_with_its_level(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    x = torch.randn(4, 6)
+    program = qcompiler.compile(torch.nn.Linear(6, 5), [x], target=f"cpu{{isa=portable+{BEST}}}")
+    program.save(tmp_path / "a.qcp")
+    monkeypatch.setenv(isa.VARIABLE, "portable")
+    loaded = qcompiler.load(tmp_path / "a.qcp")
+    assert torch.equal(loaded(x), program(x))
+    for one, level in ((program, BEST), (loaded, "portable")):
+        report = one.report()
+        assert report.notes[0].startswith(f"cpu: runs at the level {level} of portable")
+        assert f"_{level}" in report.rows[1].kernel
+        assert report.notes[0] in report.text()
