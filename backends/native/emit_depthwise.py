@@ -46,7 +46,7 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
     row_bytes = _row_bytes(conv)
     ring = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1 + at_once
     pixels = at_once * width * DEPTHWISE_BLOCK + SLACK if expanded else 0
-    size = simplify_dim(_WEIGHTS + (2 + ring) * row_bytes + pixels)
+    size = simplify_dim(_WEIGHTS + (1 + ring) * row_bytes + pixels)
     scratch, step = op.reserve_per_thread(size)
     return {
         "conv": conv,

@@ -16,11 +16,12 @@ typedef struct {
     int64_t blocks, strips;
 } depthwise_job;
 
-/* The scratch memory of one part of the job. */
+/* The scratch memory of one part of the job, and the strip that it is at. */
 typedef struct {
     qc_channels channels;
-    uint8_t *padding, *ring, *pixels, *zero;
-    int64_t next;                /* first row of the image that the ring has not yet taken */
+    uint8_t *ring, *pixels;
+    int64_t image, first, height; /* first row of results of set 0, rows of results of a set */
+    int64_t next;                 /* first row of the strip that the ring has not yet taken */
 } depthwise_part;
 
 static depthwise_part divide_scratch(const depthwise_job *job, int index)
@@ -30,23 +31,22 @@ static depthwise_part divide_scratch(const depthwise_job *job, int index)
     depthwise_part part = {.channels = {.d = d}};
     part.channels.weight = (int8_t *)at;
     part.channels.row = at += QC_BLOCK_WEIGHTS;
-    part.padding = at += d->row_bytes;
     part.ring = at += d->row_bytes;
     part.pixels = at + d->ring_rows * d->row_bytes;
     return part;
 }
 
-/* Computes the block's channels of rows y .. end - 1 of an image, QC_BLOCK bytes per pixel. */
-static void expand_rows(const depthwise_job *job, const depthwise_part *part, int64_t image, int64_t y, int64_t end)
+/* Computes the block's channels of rows y .. end - 1, QC_BLOCK / sets bytes per pixel. */
+static void expand_rows(const depthwise_job *job, const depthwise_part *part, int64_t y, int64_t end, uint8_t *pixels)
 {
     const qc_conv2d *p = job->pointwise;
-    const int64_t first = (image * p->height + y) * p->width, last = (image * p->height + end) * p->width;
+    const int64_t first = (part->image * p->height + y) * p->width, last = (part->image * p->height + end) * p->width;
     const int64_t panel = part->channels.block / QC_PANEL;
     qc_conv_job conv = qc_plan_conv(p, p->batch * p->height * p->width);
     conv.x = job->x;
-    conv.out = part->pixels;
-    conv.out_stride = QC_BLOCK;
-    conv.out_origin = first * QC_BLOCK + part->channels.block;
+    conv.out = pixels;
+    conv.out_stride = QC_BLOCK / part->channels.sets;
+    conv.out_origin = first * conv.out_stride + part->channels.block;
     qc_row_block rows;
     for (int64_t row = first; row < last; row += rows.count) {
         qc_locate_rows(&conv, row, qc_min(QC_BLOCK_ROWS, last - row), &rows);
@@ -54,43 +54,59 @@ static void expand_rows(const depthwise_job *job, const depthwise_part *part, in
     }
 }
 
-/* Lays out rows until all before `end` are in the ring. */
-static void fill_ring(const depthwise_job *job, depthwise_part *part, int64_t image, int64_t end)
+/* Adds `count` rows of the strip to the ring, for every set. */
+static void add_rows(const depthwise_job *job, depthwise_part *part, int64_t count)
 {
     const qc_depthwise *d = job->d;
     const qc_conv2d *p = &d->conv;
-    while (part->next < end) {
-        const int64_t y = part->next, count = qc_min(d->rows_at_once, p->height - y);
-        const uint8_t *pixels = job->x + (image * p->height + y) * p->width * p->channels + part->channels.block;
-        int64_t step = p->channels;
+    const int64_t sets = part->channels.sets, step = job->pointwise ? QC_BLOCK / sets : p->channels;
+    const uint8_t *pixels[QC_MOST_SETS];
+    int64_t top[QC_MOST_SETS];
+    for (int64_t s = 0; s < sets; s++) {
+        top[s] = (part->first + s * part->height) * p->stride_h - p->pad_top + part->next;
+        const int64_t y = qc_min(qc_max(top[s], 0), p->height), end = qc_max(y, qc_min(top[s] + count, p->height));
+        pixels[s] = job->x + (part->image * p->height + y) * p->width * p->channels + part->channels.block;
         if (job->pointwise) {
-            expand_rows(job, part, image, y, y + count);
-            pixels = part->pixels;
-            step = QC_BLOCK;
+            uint8_t *rows = part->pixels + s * d->rows_at_once * p->width * step;
+            expand_rows(job, part, y, end, rows);
+            pixels[s] = rows;
         }
-        for (int64_t i = 0; i < count; i++)
-            qc_depthwise_lay_out(&part->channels, pixels + i * p->width * step, step,
-                                 part->ring + (y + i) % d->ring_rows * d->row_bytes);
-        part->next += count;
     }
+    for (int64_t i = 0; i < count; i++) {
+        const uint8_t *row[QC_MOST_SETS];
+        for (int64_t s = 0; s < sets; s++) {
+            const int inside = top[s] + i >= 0 && top[s] + i < p->height;
+            row[s] = inside ? pixels[s] : NULL;
+            pixels[s] += inside ? p->width * step : 0;
+        }
+        qc_depthwise_lay_out(&part->channels, row, step, part->ring + (part->next + i) % d->ring_rows * d->row_bytes);
+    }
+    part->next += count;
 }
 
-static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t image, int64_t first, int64_t last)
+static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t last)
 {
     const qc_depthwise *d = job->d;
     const qc_conv2d *p = &d->conv;
+    const int64_t reach = (p->kernel_h - 1) * p->dilation_h + 1, all = (part->height - 1) * p->stride_h + reach;
     const uint8_t *rows[p->kernel_h];
-    part->next = qc_max(0, first * p->stride_h - p->pad_top);
-    for (int64_t oy = first; oy < last; oy++) {
-        const int64_t top = oy * p->stride_h - p->pad_top, reach = (p->kernel_h - 1) * p->dilation_h;
-        fill_ring(job, part, image, qc_min(p->height, top + reach + 1));
-        for (int64_t ky = 0; ky < p->kernel_h; ky++) {
-            const int64_t y = top + ky * p->dilation_h;
-            const int inside = y >= 0 && y < p->height;
-            rows[ky] = inside ? part->ring + y % d->ring_rows * d->row_bytes : part->padding;
+    part->next = 0;
+    for (int64_t i = 0; i < part->height; i++) {
+        const int64_t top = i * p->stride_h;
+        part->next = qc_max(part->next, top);
+        while (part->next < top + reach)
+            add_rows(job, part, qc_min(d->rows_at_once, all - part->next));
+        for (int64_t ky = 0; ky < p->kernel_h; ky++)
+            rows[ky] = part->ring + (top + ky * p->dilation_h) % d->ring_rows * d->row_bytes;
+        uint8_t *out[QC_MOST_SETS];
+        const uint8_t *residual[QC_MOST_SETS];
+        for (int64_t s = 0; s < part->channels.sets; s++) {
+            const int64_t oy = part->first + s * part->height + i;
+            const int64_t at = (part->image * p->out_height + oy) * p->out_width * p->channels + part->channels.block;
+            out[s] = oy < last ? job->out + at : NULL;
+            residual[s] = job->residual && oy < last ? job->residual + at : NULL;
         }
-        const int64_t at = (image * p->out_height + oy) * p->out_width * p->channels + part->channels.block;
-        qc_depthwise_row(&part->channels, rows, job->residual ? job->residual + at : NULL, job->out + at);
+        qc_depthwise_row(&part->channels, rows, residual, out);
     }
 }
 
@@ -103,11 +119,18 @@ static void depthwise_task(const void *argument, int index, int count)
     for (int64_t unit = units * index / count; unit < units * (index + 1) / count; unit++) {
         const int64_t block = unit % job->blocks, strip = unit / job->blocks % job->strips;
         const int64_t image = unit / job->blocks / job->strips;
+        const int64_t first = p->out_height * strip / job->strips, last = p->out_height * (strip + 1) / job->strips;
         part.channels.block = block * QC_BLOCK;
         part.channels.lanes = qc_min(QC_BLOCK, p->channels - block * QC_BLOCK);
+        part.channels.sets = qc_depthwise_sets(p, part.channels.lanes);
+        /* Sets read the rows between them twice: strips must be tall. */
+        while (part.channels.sets > 1 && last - first < part.channels.sets * 2 * p->kernel_h)
+            part.channels.sets /= 2;
+        part.image = image;
+        part.first = first;
+        part.height = (last - first + part.channels.sets - 1) / part.channels.sets;
         qc_depthwise_begin(&part.channels);
-        qc_depthwise_lay_out(&part.channels, NULL, 0, part.padding);
-        strip_rows(job, &part, image, p->out_height * strip / job->strips, p->out_height * (strip + 1) / job->strips);
+        strip_rows(job, &part, last);
     }
 }
 

@@ -24,26 +24,24 @@ static inline __m512i load_lanes(const void *values, int part)
     return _mm512_inserti32x4(v, _mm_loadu_si128(p + 12), 3);
 }
 
+/* Repeats the lanes of the first set for the others. */
+static inline __m512i repeat_lanes(__m512i v, int64_t sets)
+{
+    return sets == 1 ? v : sets == 2 ? _mm512_shuffle_i64x2(v, v, 0x44) : _mm512_shuffle_i64x2(v, v, 0);
+}
+
 static int takes_quads(const qc_conv2d *p)
 {
     return p->kernel_w <= 5 && p->kernel_h <= 5 && p->stride_w <= 2 && p->dilation_w == 1;
 }
 
-/* Vectors of shifted taps that one kernel row takes: one or two quads for each position of the first tap. */
+/* Vectors of shifted taps of a kernel row: one or two quads for each position of the first tap. */
 static inline __attribute__((always_inline)) int vectors(int kernel_w, int stride)
 {
     int count = 0;
     for (int o = 0; o < 4; o += stride)
         count += (o + kernel_w + 3) / 4;
     return count;
-}
-
-static inline __m512i load_row(const uint8_t *pixels, int64_t x, int64_t step, const qc_conv2d *p, __mmask64 mask,
-                               __m512i padding)
-{
-    if ((uint64_t)x >= (uint64_t)p->width)
-        return padding;
-    return _mm512_maskz_loadu_epi8(mask, pixels + x * step);
 }
 
 static inline void store_quad(uint8_t *row, __m512i x0, __m512i x1, __m512i x2, __m512i x3)
@@ -56,35 +54,77 @@ static inline void store_quad(uint8_t *row, __m512i x0, __m512i x1, __m512i x2, 
     _mm512_store_si512(row + 192, _mm512_unpackhi_epi16(high01, high23));
 }
 
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row)
+/* The bytes at an offset from each set's pointer, side by side. */
+static inline __attribute__((always_inline)) __m512i load_sets(const uint8_t *const *at, int64_t offset, int sets,
+                                                               __mmask64 mask)
+{
+    if (sets == 1)
+        return _mm512_maskz_loadu_epi8(mask, at[0] + offset);
+    if (sets == 2)
+        return _mm512_inserti64x4(_mm512_castsi256_si512(_mm256_loadu_si256((const __m256i *)(at[0] + offset))),
+                                  _mm256_loadu_si256((const __m256i *)(at[1] + offset)), 1);
+    __m512i v = _mm512_castsi128_si512(_mm_loadu_si128((const __m128i *)(at[0] + offset)));
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(at[1] + offset)), 1);
+    v = _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(at[2] + offset)), 2);
+    return _mm512_inserti32x4(v, _mm_loadu_si128((const __m128i *)(at[3] + offset)), 3);
+}
+
+/* Lays out the quads that lie inside the image horizontally; `padded` bytes are padding in every quad. */
+static inline __attribute__((always_inline)) void lay_out_quads(const qc_channels *c, const uint8_t *const *at,
+                                                                int64_t step, uint8_t *row, int sets,
+                                                                __mmask64 padded)
 {
     const qc_conv2d *p = &c->d->conv;
-    if (!takes_quads(p)) {
-        qc_depthwise_lay_out_pixels(c, pixels, step, row);
-        return;
-    }
     const int64_t quads = c->d->row_bytes / 256;
     const __m512i padding = _mm512_set1_epi8((char)p->pad_value);
     const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
     for (int64_t q = 0; q < quads; q++, row += 256) {
         const int64_t x = 4 * q - p->pad_left;
-        if (!pixels || x >= p->width || x + 3 < 0) {
-            for (int part = 0; part < 4; part++)
-                _mm512_store_si512(row + 64 * part, padding);
-        } else if (x >= 0 && x + 3 < p->width) {
-            const uint8_t *at = pixels + x * step;
-            if (c->lanes == 64)
-                store_quad(row, _mm512_loadu_si512(at), _mm512_loadu_si512(at + step),
-                           _mm512_loadu_si512(at + 2 * step), _mm512_loadu_si512(at + 3 * step));
-            else
-                store_quad(row, _mm512_maskz_loadu_epi8(mask, at), _mm512_maskz_loadu_epi8(mask, at + step),
-                           _mm512_maskz_loadu_epi8(mask, at + 2 * step), _mm512_maskz_loadu_epi8(mask, at + 3 * step));
-        } else {
-            store_quad(row, load_row(pixels, x, step, p, mask, padding),
-                       load_row(pixels, x + 1, step, p, mask, padding), load_row(pixels, x + 2, step, p, mask, padding),
-                       load_row(pixels, x + 3, step, p, mask, padding));
+        __m512i v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const int inside = (uint64_t)(x + i) < (uint64_t)p->width;
+            v[i] = inside ? load_sets(at, (x + i) * step, sets, mask) : padding;
+            if (sets > 1)
+                v[i] = _mm512_mask_mov_epi8(v[i], padded, padding);
         }
+        store_quad(row, v[0], v[1], v[2], v[3]);
     }
+}
+
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row)
+{
+    const qc_conv2d *p = &c->d->conv;
+    if (!takes_quads(p)) {
+        qc_depthwise_lay_out_pixels(c, pixels[0], step, row);
+        return;
+    }
+    const int sets = (int)c->sets, width = QC_BLOCK / sets;
+    const uint8_t *at[QC_MOST_SETS], *some = NULL;
+    __mmask64 padded = 0;
+    for (int s = 0; s < sets && !some; s++)
+        some = pixels[s];
+    for (int s = 0; s < sets; s++) {
+        at[s] = pixels[s] ? pixels[s] : some;
+        if (!pixels[s])
+            padded |= (~(__mmask64)0 >> (64 - width)) << (s * width);
+    }
+    if (!some) {
+        const __m512i padding = _mm512_set1_epi8((char)p->pad_value);
+        for (int64_t i = 0; i < c->d->row_bytes; i += 64)
+            _mm512_store_si512(row + i, padding);
+    } else if (sets == 1) {
+        lay_out_quads(c, at, step, row, 1, 0);
+    } else if (sets == 2) {
+        lay_out_quads(c, at, step, row, 2, padded);
+    } else {
+        lay_out_quads(c, at, step, row, 4, padded);
+    }
+}
+
+int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
+{
+    return !takes_quads(p) || lanes > 32 ? 1 : lanes > 16 ? 2 : 4;
 }
 
 /* Writes the shifted taps of every part and kernel row. */
@@ -99,8 +139,9 @@ void qc_depthwise_begin(const qc_channels *c)
     for (int part = 0; part < 4; part++)
         for (int64_t ky = 0; ky < p->kernel_h; ky++) {
             const int8_t *taps = weight + ky * groups * 256 + part * 64;
-            const __m512i low = _mm512_loadu_si512(taps);
-            const __m512i high = groups > 1 ? _mm512_loadu_si512(taps + 256) : _mm512_setzero_si512();
+            const __m512i low = repeat_lanes(_mm512_loadu_si512(taps), c->sets);
+            const __m512i high =
+                groups > 1 ? repeat_lanes(_mm512_loadu_si512(taps + 256), c->sets) : _mm512_setzero_si512();
             for (int o = 0; o < 4; o += (int)p->stride_w) {
                 const __m128i left = _mm_cvtsi32_si128(8 * o), right = _mm_cvtsi32_si128(32 - 8 * o);
                 _mm512_storeu_si512(out, _mm512_sll_epi32(low, left));
@@ -114,31 +155,33 @@ void qc_depthwise_begin(const qc_channels *c)
         }
 }
 
-static inline __attribute__((always_inline)) __m512i requant_lanes(const qc_epilogue *e, __m512i acc,
-                                                                   int64_t channel, int part, __m512 scale,
-                                                                   __m512 offset)
-{
-    if (e->scale)
-        return requant_down(acc, scale, offset);
-    return requant_exact(acc, load_lanes(e->multiplier + channel, part), load_lanes(e->shift + channel, part),
-                         _mm512_set1_epi32(e->zero_point));
-}
-
 /* What one part of a row of results needs beside its taps. */
 typedef struct {
-    const qc_epilogue *e;
-    int64_t channel;
-    int part;
-    __m512i bias;
+    __m512i bias, multiplier, shift, zero_point;
     __m512 scale, offset;
+    int exact;
 } part_constants;
 
 static inline part_constants load_part(const qc_channels *c, int part)
 {
     const qc_epilogue *e = &c->d->conv.epilogue;
-    const void *scale = e->scale ? (const void *)(e->scale + c->block) : (const void *)(e->bias + c->block);
-    return (part_constants){e, c->block, part, load_lanes(e->bias + c->block, part),
-                            _mm512_castsi512_ps(load_lanes(scale, part)), _mm512_set1_ps((float)e->zero_point + 0.5f)};
+    part_constants k = {.exact = !e->scale};
+    k.bias = repeat_lanes(load_lanes(e->bias + c->block, part), c->sets);
+    k.offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
+    if (k.exact) {
+        k.multiplier = repeat_lanes(load_lanes(e->multiplier + c->block, part), c->sets);
+        k.shift = repeat_lanes(load_lanes(e->shift + c->block, part), c->sets);
+        k.zero_point = _mm512_set1_epi32(e->zero_point);
+    } else {
+        k.scale = _mm512_castsi512_ps(repeat_lanes(load_lanes(e->scale + c->block, part), c->sets));
+    }
+    return k;
+}
+
+static inline __attribute__((always_inline)) __m512i requant_part(const part_constants *k, __m512i sum)
+{
+    return k->exact ? requant_exact(sum, k->multiplier, k->shift, k->zero_point)
+                    : requant_down(sum, k->scale, k->offset);
 }
 
 /* Requantizes four results of 16 channels; both packs saturate. */
@@ -146,7 +189,7 @@ static inline __attribute__((always_inline)) void store_results(const part_const
 {
 #pragma GCC unroll 4
     for (int n = 0; n < 4; n++)
-        sum[n] = requant_lanes(k->e, sum[n], k->channel, k->part, k->scale, k->offset);
+        sum[n] = requant_part(k, sum[n]);
     _mm512_store_si512(out, _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_packs_epi32(sum[2], sum[3])));
 }
 
@@ -244,27 +287,40 @@ static void row_any(const qc_channels *c, const uint8_t *const *rows)
         part_row_pairs(c, rows, part, (int)p->kernel_h, (int)p->kernel_w, (int)p->stride_w);
 }
 
-/* Clamp, table and residual of a pixel's channels, and the way to memory. */
-static inline void write_pixel(const qc_channels *c, __m512i y, __m512i low, __m512i high, __mmask64 mask,
-                               const uint8_t *residual, uint8_t *out)
+/* Clamp and table of a pixel's channels. */
+static inline __m512i finish_pixel(const qc_epilogue *e, __m512i y)
 {
-    const qc_epilogue *e = &c->d->conv.epilogue;
-    y = _mm512_min_epu8(_mm512_max_epu8(y, low), high);
-    if (e->table)
-        y = look_up(y, e->table);
+    y = _mm512_min_epu8(_mm512_max_epu8(y, _mm512_set1_epi8((char)e->qmin)), _mm512_set1_epi8((char)e->qmax));
+    return e->table ? look_up(y, e->table) : y;
+}
+
+/* Adds the residual of a pixel of one set, which stands in the first bytes, and writes it. */
+static inline void write_pixel(const qc_channels *c, __m512i y, __mmask64 mask, const uint8_t *residual, uint8_t *out)
+{
     if (residual)
-        y = add_residual64(y, _mm512_maskz_loadu_epi8(mask, residual), e->add);
+        y = add_residual64(y, _mm512_maskz_loadu_epi8(mask, residual), c->d->conv.epilogue.add);
     if (c->lanes == 64)
         _mm512_storeu_si512(out, y);
+    else if (c->lanes == 32)
+        _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(y));
+    else if (c->lanes == 16)
+        _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(y));
     else
         _mm512_mask_storeu_epi8(out, mask, y);
 }
 
+/* The bytes of set s first. */
+static inline __m512i take_set(__m512i y, int64_t s, int64_t sets)
+{
+    if (s == 0 || sets == 2)
+        return s == 0 ? y : _mm512_shuffle_i64x2(y, y, 0xEE);
+    return _mm512_permutexvar_epi64(_mm512_add_epi64(_mm512_setr_epi64(0, 1, 0, 1, 0, 1, 0, 1), _mm512_set1_epi64(2 * s)), y);
+}
+
 /* Puts the parts of each pixel side by side. */
-static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *out)
+static void write_row(const qc_channels *c, const uint8_t *const *residual, uint8_t *const *out)
 {
     const qc_conv2d *p = &c->d->conv;
-    const __m512i low = _mm512_set1_epi8((char)p->epilogue.qmin), high = _mm512_set1_epi8((char)p->epilogue.qmax);
     const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
     for (int64_t x = 0; x < p->out_width; x += 4) {
         const uint8_t *quad = c->row + 64 * x;
@@ -276,10 +332,15 @@ static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *ou
                                   _mm512_unpacklo_epi64(high01, high23), _mm512_unpackhi_epi64(high01, high23)};
         const int64_t count = qc_min(4, p->out_width - x);
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
-            if (i < count)
-                write_pixel(c, pixel[i], low, high, mask, residual ? residual + (x + i) * p->channels : NULL,
-                            out + (x + i) * p->channels);
+        for (int i = 0; i < 4; i++) {
+            if (i >= count)
+                break;
+            const __m512i y = finish_pixel(&p->epilogue, pixel[i]);
+            const int64_t at = (x + i) * p->channels;
+            for (int64_t s = 0; s < c->sets; s++)
+                if (out[s])
+                    write_pixel(c, take_set(y, s, c->sets), mask, residual[s] ? residual[s] + at : NULL, out[s] + at);
+        }
     }
 }
 
@@ -287,16 +348,14 @@ static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *ou
 static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, const uint8_t *residual, uint8_t *out)
 {
     const qc_conv2d *p = &c->d->conv;
-    const qc_epilogue *e = &p->epilogue;
     const int64_t groups = (p->kernel_w + 3) / 4;
     const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
-    const __m512i low = _mm512_set1_epi8((char)e->qmin), high = _mm512_set1_epi8((char)e->qmax);
-    const __m512 offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
+    part_constants k[4];
+    for (int part = 0; part < 4; part++)
+        k[part] = load_part(c, part);
     for (int64_t i = 0; i < p->out_width; i++) {
         const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
-        __m512i sum[4];
-        for (int part = 0; part < 4; part++)
-            sum[part] = load_lanes(e->bias + c->block, part);
+        __m512i sum[4] = {k[0].bias, k[1].bias, k[2].bias, k[3].bias};
         for (int64_t ky = 0; ky < p->kernel_h; ky++)
             for (int64_t kx = 0; kx < p->kernel_w; kx += 4, weight += 256) {
                 __m512i x[4];
@@ -310,28 +369,27 @@ static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, cons
                     sum[part] = _mm512_dpbusd_epi32(sum[part], _mm512_load_si512(quad + 64 * part),
                                                     _mm512_loadu_si512(weight + 64 * part));
             }
-        for (int part = 0; part < 4; part++) {
-            const void *scale = e->scale ? (const void *)(e->scale + c->block) : (const void *)(e->bias + c->block);
-            sum[part] = requant_lanes(e, sum[part], c->block, part, _mm512_castsi512_ps(load_lanes(scale, part)), offset);
-        }
+        for (int part = 0; part < 4; part++)
+            sum[part] = requant_part(&k[part], sum[part]);
         /* Both packs saturate, and they put the lanes back in channel order. */
         const __m512i y =
             _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_packs_epi32(sum[2], sum[3]));
-        write_pixel(c, y, low, high, mask, residual ? residual + i * p->channels : NULL, out + i * p->channels);
+        write_pixel(c, finish_pixel(&p->epilogue, y), mask, residual ? residual + i * p->channels : NULL,
+                    out + i * p->channels);
     }
 }
 
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *residual, uint8_t *out)
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residual,
+                      uint8_t *const *out)
 {
     const qc_conv2d *p = &c->d->conv;
     if (!takes_quads(p)) {
-        row_of_pixels(c, rows, residual, out);
+        row_of_pixels(c, rows, residual[0], out[0]);
         return;
     }
-    const int three = p->kernel_h == 3 && p->kernel_w == 3, five = p->kernel_h == 5 && p->kernel_w == 5;
-    if (three)
+    if (p->kernel_h == 3 && p->kernel_w == 3)
         p->stride_w == 1 ? row_3x3s1(c, rows) : row_3x3s2(c, rows);
-    else if (five)
+    else if (p->kernel_h == 5 && p->kernel_w == 5)
         p->stride_w == 1 ? row_5x5s1(c, rows) : row_5x5s2(c, rows);
     else
         row_any(c, rows);

@@ -22,14 +22,24 @@ void qc_depthwise_begin(const qc_channels *c)
     (void)c;
 }
 
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row)
+int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
 {
-    qc_depthwise_lay_out_pixels(c, pixels, step, row);
+    (void)p;
+    (void)lanes;
+    return 1;
 }
 
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *residual, uint8_t *out)
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row)
+{
+    qc_depthwise_lay_out_pixels(c, pixels[0], step, row);
+}
+
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
+                      uint8_t *const *outs)
 {
     const qc_conv2d *p = &c->d->conv;
+    const uint8_t *residual = residuals[0];
+    uint8_t *out = outs[0];
     const qc_epilogue *e = &p->epilogue;
     const int64_t groups = (p->kernel_w + 3) / 4;
     const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
