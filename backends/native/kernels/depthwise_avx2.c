@@ -76,9 +76,10 @@ QC_INLINE vec load_half(const uint8_t *pixels, int64_t x, int64_t step, const qc
     return (uint64_t)x < (uint64_t)p->width ? vec_load(pixels + x * step) : padding;
 }
 
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row)
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *sets, int64_t step, uint8_t *row)
 {
     const qc_conv2d *p = &c->d->conv;
+    const uint8_t *pixels = sets[0];
     if (!takes_pairs(p)) {
         qc_depthwise_lay_out_pixels(c, pixels, step, row);
         return;
@@ -259,7 +260,8 @@ static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *ou
         }
 }
 
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *residual, uint8_t *out)
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residual,
+                      uint8_t *const *out)
 {
     const uint32_t saved = begin_round_down();
     if (takes_pairs(&c->d->conv))
@@ -267,7 +269,7 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
     else
         row_of_pixels(c, rows);
     end_round_down(saved);
-    write_row(c, residual, out);
+    write_row(c, residual[0], out[0]);
 }
 #else
 typedef int qc_empty_translation_unit;

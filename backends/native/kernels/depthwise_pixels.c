@@ -16,17 +16,19 @@ void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, in
     memset(row + (left + width) * QC_BLOCK, p->pad_value, (size_t)((count - left - width) * QC_BLOCK));
 }
 
-#if !defined(QC_AVX512) && !defined(QC_AVX2)
-void qc_depthwise_begin(const qc_channels *c)
-{
-    (void)c;
-}
-
+#if !defined(QC_AVX512)
 int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
 {
     (void)p;
     (void)lanes;
     return 1;
+}
+#endif
+
+#if !defined(QC_AVX512) && !defined(QC_AVX2)
+void qc_depthwise_begin(const qc_channels *c)
+{
+    (void)c;
 }
 
 void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row)
