@@ -32,6 +32,7 @@ from qcompiler.report.table import rows_of
 from qcompiler.runtime.artifact import read_artifact
 from qcompiler.runtime.threads import default_threads
 from qcompiler.target.base import Target
+from qcompiler.target.tuning import TuningBudget, tuning_budget
 
 # Samples on which the report's error column is measured.
 _ERROR_SAMPLES = 2
@@ -47,6 +48,8 @@ def compile(
     strict: bool = True,
     pipeline: str | Pipeline | None = None,
     dynamic_shapes: DynamicShapes | None = None,
+    tune: str | None = None,
+    tune_seconds: float | None = None,
     instruments: Sequence[Instrument] = (),
     progress: bool = False,
 ) -> Program:
@@ -62,6 +65,11 @@ def compile(
         pipeline: passes to run instead of the target's own pipeline, as text or as a Pipeline.
         dynamic_shapes: names of dynamic dimensions by input; None makes dimension 0 the dynamic
             ``batch``, the dimension along which data are cut into samples.
+        tune: how much of what kernels leave open (tiles, blocks, fusion) is measured on this
+            machine: ``fast`` the alternatives that the target's cost model finds cheapest,
+            ``full`` all; None takes the cheapest one of each. Results are the same; the artifact
+            then depends on the measurement, and keeps what was chosen.
+        tune_seconds: time for measuring, beside the last build; 8 s for fast and 60 s for full.
         instruments: watchers of the passes beside the verifier and the reproducer.
         progress: show progress on the terminal.
 
@@ -70,6 +78,7 @@ def compile(
     """
     chosen = resolve_target(target)
     passes = resolve_pipeline(pipeline, chosen)
+    budget = resolve_tuning(tune, tune_seconds, chosen)
     default_threads()  # a wrong value in the environment is told before the work, not after it
     with _progress(progress) as show, _one_thread() as threads:
         show("capturing", None)
@@ -90,8 +99,8 @@ def compile(
                 f"the pipeline ends at the stage {graph.stage.text}",
                 remedy="end it with legalize-for-target and plan-memory",
             )
-        show("building", None)
-        executable = chosen.build(graph)
+        show("building" if budget is None else "tuning", None)
+        executable = chosen.build(graph) if budget is None else chosen.tune(graph, budget)
         show("measuring errors", None)
         errors = _measure(snapshot.graph, graph, data)
     rows = rows_of(graph, executable.kernels(), errors)
@@ -179,6 +188,22 @@ def resolve_pipeline(pipeline: str | Pipeline | None, target: Target) -> Pipelin
             remedy=f"{nearest(text, {*named, *passes})} (`qcompiler passes` lists the passes)",
         )
     return Pipeline.parse(text)
+
+
+def resolve_tuning(tune: str | None, seconds: float | None, target: Target) -> TuningBudget | None:
+    """Returns what a target may measure, None for a build without measuring.
+
+    Raises:
+        QCompilerError: QC0805 for wrong options, and for a target without choices.
+    """
+    budget = tuning_budget(tune, seconds)
+    if budget is not None and not target.has_choices:
+        raise QCompilerError(
+            "QC0805",
+            f"the target {target.name} leaves nothing open that could be measured",
+            remedy="leave tune out, or choose another target",
+        )
+    return budget
 
 
 class _FloatGraph(Instrument):

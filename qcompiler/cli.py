@@ -81,23 +81,39 @@ def compile(
     ] = None,
     strict: StrictOption = True,
     threads: ThreadsOption = None,
+    tune: Annotated[
+        str | None,
+        typer.Option("--tune", help="Measure choices of kernels on this machine: fast or full."),
+    ] = None,
+    tune_seconds: Annotated[
+        float | None,
+        typer.Option("--tune-seconds", help="Time for that; 8 for fast and 60 for full."),
+    ] = None,
 ) -> None:
     """Compile a model to an integer program."""
     import torch
 
     import qcompiler
-    from qcompiler.api import resolve_pipeline, resolve_target
+    from qcompiler.api import resolve_pipeline, resolve_target, resolve_tuning
     from qcompiler.cli_inputs import check_writable, load_model
 
     # Whatever can be refused at once is refused before the model is loaded.
     chosen = resolve_target(target)
     resolve_pipeline(pipeline, chosen)
+    resolve_tuning(tune, tune_seconds, chosen)
     check_writable(output)
     if threads is not None:
         torch.set_num_threads(threads)
     source = load_model(model, data)
     program = qcompiler.compile(
-        source.model, source.data, target=chosen, strict=strict, pipeline=pipeline, progress=True
+        source.model,
+        source.data,
+        target=chosen,
+        strict=strict,
+        pipeline=pipeline,
+        tune=tune,
+        tune_seconds=tune_seconds,
+        progress=True,
     )
     program.save(output)
     _out().print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)", highlight=False)

@@ -54,6 +54,7 @@ CATALOG: dict[str, str] = {
     "QC0802": "an optional package is installed when a feature needs it",
     "QC0803": "the C compiler accepts the generated sources",
     "QC0804": "a level of isa or QCOMPILER_ISA can be built here, and one of them can run here",
+    "QC0805": "tune is fast or full, tune_seconds a positive number, and the target has choices",
     # QC09xx: command line
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",

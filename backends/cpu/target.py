@@ -25,10 +25,12 @@ from qcompiler.backends.cpu.isa import (
     supported_levels,
     wanted_levels,
 )
+from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.emit_movement import is_view
 from qcompiler.backends.native.emitter import (
     NativeSources,
     OpDescriptor,
+    Plan,
     emit,
     plan_sequentially,
     why_not,
@@ -36,8 +38,12 @@ from qcompiler.backends.native.emitter import (
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import accepts, build, has_compiler
+from qcompiler.backends.native.tuning import FAST_SETTINGS, tune
+from qcompiler.errors import counted
 from qcompiler.ir.graph import QGraph
+from qcompiler.runtime.threads import default_threads
 from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
+from qcompiler.target.tuning import TuningBudget
 
 BINARY, BLOB, INDEX, SOURCES = "program.so", "constants.bin", "native.json", "src/"
 
@@ -49,6 +55,7 @@ class _Library:
     binary: bytes
     levels: tuple[Isa, ...]
     notes: tuple[str, ...] = ()
+    tuned: str | None = None  # how the choices were measured, None for those of the cost model
 
 
 class CpuExecutable(Executable):
@@ -75,7 +82,8 @@ class CpuExecutable(Executable):
         best = supported_levels()[-1]
         if self.isa != best:
             running += f"; this machine has {best.name}"
-        return tuple(f"cpu: {note}" for note in (running, *self._library.notes))
+        tuned = () if self._library.tuned is None else (self._library.tuned,)
+        return tuple(f"cpu: {note}" for note in (running, *tuned, *self._library.notes))
 
     def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
         """Returns the program's results for CPU inputs of the compiled types."""
@@ -90,9 +98,15 @@ class CpuExecutable(Executable):
         return self._program.run_op(node, operands, threads)
 
     def kernels(self) -> Mapping[str, str]:
-        """Returns the kernel of each node with the instruction set that it was built for."""
+        """Returns the kernel of each node with its instruction set and what it left open.
+
+        The latter stands in braces, as in ``{widest=4 block_rows=200}``; backends/native/choices.py
+        explains the names.
+        """
         return {
-            op.node: op.kernel if op.kernel == VIEW else f"{op.kernel}_{self.isa.name}"
+            op.node: op.kernel
+            if op.kernel == VIEW
+            else f"{op.kernel}_{self.isa.name}{_options(op.choices)}"
             for op in self._sources.ops
         }
 
@@ -109,6 +123,7 @@ class CpuExecutable(Executable):
             "machine": platform.machine(),
             "system": platform.system(),
             "ops": [asdict(op) for op in self._sources.ops],
+            "tuned": self._library.tuned,
         }
         kept = {SOURCES + name: text for name, text in sorted(self._sources.files.items())}
         kept[BLOB] = self._sources.blob
@@ -130,6 +145,7 @@ class CpuTarget(Target):
     name: ClassVar[str] = "cpu"
     summary: ClassVar[str] = "this machine: portable C, AVX2 or AVX512-VNNI kernels"
     ops: ClassVar[tuple[OpSupport, ...]] = DATASHEET
+    has_choices: ClassVar[bool] = True
     storage: ClassVar[str] = "u8 = code + 128; rank 4 as NHWC, other ranks in logical order"
 
     isa: str = BEST
@@ -149,15 +165,54 @@ class CpuTarget(Target):
             QCompilerError: QC0502 for an unknown level, QC0804 for one that cannot be built or run,
                 QC0801 without a compiler, QC0803 when it refuses the sources.
         """
-        levels = parse_levels(self.isa)
-        sources = emit(graph, graph.memory_plan or plan_sequentially(graph))
-        notes = []
-        forced = forced_level()
-        if forced is not None and forced not in levels:
-            notes.append(f"{VARIABLE} adds the level {forced.name} to isa={self.isa}")
-            levels = parse_levels("+".join([*(isa.name for isa in levels), forced.name]))
-        library = _Library(build(sources.files, levels), levels, tuple(notes))
+        return self._build(graph, emit(graph, _plan(graph)), None)
+
+    def tune(self, graph: QGraph, budget: TuningBudget) -> CpuExecutable:
+        """Builds a graph with the choices that are fastest at the level that runs here.
+
+        They count alike on one thread and on as many as a call uses by default.
+
+        Raises:
+            QCompilerError: as ``build``, and QC0702 for a wrong QCOMPILER_NUM_THREADS.
+        """
+        levels, _ = self._levels()
+        isa = runnable(levels) or best_level()
+
+        def build_level(sources: NativeSources) -> NativeProgram:
+            binary = build(sources.files, (isa,))
+            return NativeProgram(graph, sources.ops, binary, sources.blob, level=isa.name)
+
+        threads = default_threads()
+        tuning = tune(
+            graph,
+            _plan(graph),
+            build_level,
+            seconds=budget.seconds,
+            threads=(1, threads),
+            most_settings=FAST_SETTINGS if budget.effort == "fast" else None,
+        )
+        settings = {node: (setting,) for node, setting in tuning.settings.items()}
+        sources = emit(graph, _plan(graph), tuning.batching, settings)
+        note = (
+            f"tuned ({budget.effort}) at the level {isa.name} for 1 to"
+            f" {counted(threads, 'thread')}: {tuning.changed} of"
+            f" {counted(len(settings), 'operator')} with choices depart from the cost model"
+        )
+        return self._build(graph, sources, note)
+
+    def _build(self, graph: QGraph, sources: NativeSources, tuned: str | None) -> CpuExecutable:
+        levels, notes = self._levels()
+        library = _Library(build(sources.files, levels), levels, notes, tuned)
         return CpuExecutable(graph, sources, library, runnable(levels) or best_level())
+
+    def _levels(self) -> tuple[tuple[Isa, ...], tuple[str, ...]]:
+        """Returns the levels to build, the forced one among them, and what to say of that."""
+        levels = parse_levels(self.isa)
+        forced = forced_level()
+        if forced is None or forced in levels:
+            return levels, ()
+        note = f"{VARIABLE} adds the level {forced.name} to isa={self.isa}"
+        return parse_levels("+".join([*(isa.name for isa in levels), forced.name])), (note,)
 
     def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> CpuExecutable:
         """Returns the executable of an artifact's files.
@@ -171,7 +226,8 @@ class CpuTarget(Target):
         """
         index = json.loads(files[INDEX])
         ops = tuple(
-            OpDescriptor(op["node"], op["kernel"], tuple(op["operands"])) for op in index["ops"]
+            OpDescriptor(op["node"], op["kernel"], tuple(op["operands"]), op.get("choices", {}))
+            for op in index["ops"]
         )
         texts = {n.removeprefix(SOURCES): t for n, t in files.items() if n.startswith(SOURCES)}
         sources = NativeSources(texts, files[BLOB], ops)
@@ -179,13 +235,13 @@ class CpuTarget(Target):
         reason = self._misfit(f"{index['system']} {index['machine']}", carried)
         if reason is None:
             try:
-                library = _Library(files[BINARY], carried)
+                library = _Library(files[BINARY], carried, tuned=index.get("tuned"))
                 return CpuExecutable(graph, sources, library, runnable(carried) or best_level())
             except OSError as error:
                 reason = f"the system cannot map it: {error}"
         levels = self._levels_here()
         note = f"built the artifact's library again: {reason}"
-        library = _Library(build(sources.files, levels), levels, (note,))
+        library = _Library(build(sources.files, levels), levels, (note,), index.get("tuned"))
         return CpuExecutable(graph, sources, library, levels[-1])
 
     def _misfit(self, made_on: str, carried: tuple[Isa, ...]) -> str | None:
@@ -208,6 +264,14 @@ class CpuTarget(Target):
             return parse_levels(forced.name)
         usable = [isa for isa in wanted_levels(self.isa) if is_supported(isa) and accepts(isa)]
         return tuple(usable) or (best_level(),)
+
+
+def _plan(graph: QGraph) -> Plan:
+    return graph.memory_plan or plan_sequentially(graph)
+
+
+def _options(choices: Setting) -> str:
+    return f"{{{' '.join(f'{n}={v}' for n, v in sorted(choices.items()))}}}" if choices else ""
 
 
 def _platform() -> str:

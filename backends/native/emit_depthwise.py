@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 from typing import Any
 
 import sympy
@@ -15,8 +16,6 @@ from qcompiler.ir.types import Dim, simplify_dim
 
 # Bytes of a block's weights in the form of the kernel: QC_BLOCK_WEIGHTS.
 _WEIGHTS = 4 * 40 * 64
-# Pixels that a 1x1 convolution computes at a time for a block.
-_PIXELS = 112
 
 
 def _quotient(value: Dim, divisor: int) -> Dim:
@@ -42,7 +41,7 @@ def _row_bytes(fields: Mapping[str, Any]) -> Dim:
 def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[str, Any]:
     """Returns the fields of a ``qc_depthwise`` block and reserves its scratch memory."""
     width = conv["width"]
-    at_once = max(1, _PIXELS // width) if expanded and isinstance(width, int) and width else 1
+    at_once = op.choices["rows_at_once"] if expanded else 1
     row_bytes = _row_bytes(conv)
     ring = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1 + at_once
     pixels = at_once * width * DEPTHWISE_BLOCK + SLACK if expanded else 0
@@ -64,13 +63,22 @@ def emit_depthwise(op: OpWriter) -> None:
 
 
 def emit_pointwise_depthwise(op: OpWriter) -> None:
-    """Emits pointwise_depthwise_requant."""
+    """Emits pointwise_depthwise_requant, as one kernel or as two."""
     first, second = product_arguments(op.node)
     n, _, h, w = x_shape = op.type_of("x").shape
     middle = (n, op.type.shape[1], h, w)
+    pointwise = conv2d_fields(op, first, x_shape, middle)
     conv = conv2d_fields(op, second, middle, op.type.shape, "depthwise")
+    if not op.choices["fused"]:
+        op.reserve(pointwise["channels"] + 4 + SLACK)
+        between = f"(c->scratch + {op.reserve(simplify_dim(prod(middle) + SLACK))})"
+        op.block("qc_conv2d", pointwise, "first")
+        op.block("qc_depthwise", _fields(op, conv, expanded=False))
+        op.call("qc_conv2d_u8_s8c_u8", "&first", op.tensor("x"), "NULL", between)
+        op.call("qc_depthwise_u8_s8c_u8", "&p", between, "NULL", op.out)
+        return
     fields = {
-        "pointwise": conv2d_fields(op, first, x_shape, middle),
+        "pointwise": pointwise,
         "depthwise": _fields(op, conv, expanded=True),
     }
     op.block("qc_pointwise_depthwise", fields)

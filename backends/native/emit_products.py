@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from qcompiler.backends.native.choices import is_depthwise
 from qcompiler.backends.native.emit_depthwise import emit_depthwise
 from qcompiler.backends.native.emit_movement import copy_fields
 from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
@@ -19,24 +20,20 @@ from qcompiler.backends.native.product_fields import (
     epilogue_fields,
     pack,
     residual_pointer,
-    widest_tile,
+    tile_fields,
 )
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
-
-# Bytes of the input rows that a part copies at a time: they stay in the second-level cache.
-COPIED_BYTES = 64 * 1024
 
 
 def emit_conv2d(op: OpWriter) -> None:
     """Emits conv2d and conv2d_requant."""
     weight, groups = op.constant("weight"), op.args["groups"]
     fused = "multiplier" in op.args
-    depthwise = fused and groups > 1 and weight.shape[1] == 1 and weight.shape[0] == groups
-    if depthwise:
+    if fused and is_depthwise(weight.shape, groups):
         emit_depthwise(op)
         return
     shapes = op.type_of("x").shape, op.type.shape
-    if fused and groups == 1 and op.args["dilation"][1] == 1 and weight.shape[3] > 1:
+    if op.choices.get("by_rows"):
         _emit_rows(op, conv2d_fields(op, op.args, *shapes, "rows"))
         return
     fields = conv2d_fields(op, op.args, *shapes)
@@ -53,9 +50,7 @@ def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
     """Emits a convolution by kernel rows from its ``qc_conv2d`` fields."""
     row_bytes = ((conv["out_width"] - 1) * conv["stride_w"] + conv["kernel_w"]) * conv["channels"]
     reach = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1
-    rows = 1
-    if isinstance(row_bytes, int):
-        rows = max(1, (COPIED_BYTES // max(row_bytes, 1) - reach) // int(conv["stride_h"]) + 1)
+    rows = op.choices["rows_at_once"]
     size = simplify_dim(((rows - 1) * conv["stride_h"] + reach) * row_bytes + SLACK)
     scratch, step = op.reserve_per_thread(size)
     x, residual = op.tensor("x"), residual_pointer(op)
@@ -92,7 +87,7 @@ def emit_linear(op: OpWriter) -> None:
         **dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1),
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
         "pad_value": op.args["x_zero_point"] + 128,
-        "widest": widest_tile(weight),
+        **tile_fields(op.choices),
         "weight": op.array(packed.weight, "int8_t"),
         "epilogue": epilogue_fields(op, op.args, packed),
     }

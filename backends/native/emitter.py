@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, reduce
 from importlib.resources import files
 from typing import Any, Protocol
 
@@ -18,6 +18,7 @@ from qcompiler.backends.native import emit_elementwise as elementwise
 from qcompiler.backends.native import emit_movement as movement
 from qcompiler.backends.native import emit_products as products
 from qcompiler.backends.native.batching import Batching, find_batching, work_of
+from qcompiler.backends.native.choices import Setting, default_setting
 from qcompiler.backends.native.cprint import c_dim, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.op_writer import OpWriter
@@ -90,12 +91,14 @@ class OpDescriptor:
     """One operator of a native program.
 
     ``operands`` names the nodes whose values it reads, in the order of the C operand array; the
-    result follows them.
+    result follows them. ``choices`` is the setting of what its kernel leaves open, the first one
+    where the program carries several.
     """
 
     node: str
     kernel: str
     operands: tuple[str, ...]
+    choices: Setting = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -146,25 +149,35 @@ def why_not(node: fx.Node) -> str | None:
     return None
 
 
-def emit(graph: QGraph, plan: Plan, batching: Batching | None = None) -> NativeSources:
+def emit(
+    graph: QGraph,
+    plan: Plan,
+    batching: Batching | None = None,
+    settings: Mapping[str, Sequence[Setting]] | None = None,
+) -> NativeSources:
     """Emits a graph; the sources serve every instruction set, the build chooses one.
 
     Args:
         graph: the program.
         plan: places of its values.
         batching: how threads share the samples of a batch; None for what ``find_batching`` says.
+        settings: what the kernel of a node is to do with its choices, those of the cost model for
+            other nodes. A program with several settings of a node runs the first one until
+            qc_choose, which only such a program has, names another one.
 
     Raises:
         QCompilerError: QC0203 when an operator's arguments are outside what its kernel covers.
     """
     blob = Blob()
-    writers = [_write(graph, node, blob) for node in graph.calls]
+    variants = [_variants(graph, node, blob, settings or {}) for node in graph.calls]
+    writers = [several[0] for several in variants]
     program = _Layout(graph, plan, blob)
     views = {w.node for w in writers if program.is_view(w.node)}
     batching = batching or find_batching(graph, plan.size)
     work = _work(graph)
     text = _template().render(
-        ops=[_op_view(i, writer, list(graph.symbols)) for i, writer in enumerate(writers)],
+        ops=[_op_view(i, several, list(graph.symbols)) for i, several in enumerate(variants)],
+        is_open=any(len(several) > 1 for several in variants),
         steps=[program.step(i, w) for i, w in enumerate(writers) if w.node not in views],
         copies=program.copies,
         symbols=list(graph.symbols),
@@ -183,6 +196,7 @@ def emit(graph: QGraph, plan: Plan, batching: Batching | None = None) -> NativeS
             w.node.name,
             VIEW if w.node in views else _kernel_name(w),
             tuple(n.name for n in w.operands),
+            w.choices,
         )
         for w in writers
     )
@@ -218,8 +232,16 @@ def _op_name(node: fx.Node) -> str:
     return name.removesuffix(".default") if namespace == "qcompiler" else ""
 
 
-def _write(graph: QGraph, node: fx.Node, blob: Blob) -> OpWriter:
-    writer = OpWriter(graph, node, blob)
+def _variants(
+    graph: QGraph, node: fx.Node, blob: Blob, settings: Mapping[str, Sequence[Setting]]
+) -> list[OpWriter]:
+    """Returns an operator written with each of its settings."""
+    chosen = settings.get(node.name) or [default_setting(graph, node)]
+    return [_write(graph, node, blob, setting) for setting in chosen]
+
+
+def _write(graph: QGraph, node: fx.Node, blob: Blob, setting: Setting) -> OpWriter:
+    writer = OpWriter(graph, node, blob, setting)
     emission = EMITTERS.get(_op_name(node))
     if emission is not None:
         if reason := why_not(node):
@@ -242,17 +264,19 @@ def _kernel_name(writer: OpWriter) -> str:
     return (work or writer.kernels)[-1]
 
 
-def _op_view(index: int, writer: OpWriter, symbols: Sequence[str]) -> dict[str, Any]:
+def _op_view(index: int, variants: Sequence[OpWriter], symbols: Sequence[str]) -> dict[str, Any]:
+    writer = variants[0]
+    used = set[str]().union(*(variant.symbols for variant in variants))
     return {
         "index": index,
         "node": writer.node.name,
         "target": str(writer.node.target),
         "type": str(writer.type),
         "out": len(writer.operands),
-        "lines": writer.lines,
+        "variants": [variant.lines for variant in variants],
         "island": ISLAND in writer.kernels,
-        "scratch": _scratch(writer),
-        "symbols": [(i, s) for i, s in enumerate(symbols) if s in writer.symbols],
+        "scratch": _largest([size for size in map(_scratch, variants) if size]),
+        "symbols": [(i, s) for i, s in enumerate(symbols) if s in used],
     }
 
 
@@ -262,6 +286,10 @@ def _scratch(writer: OpWriter) -> str | None:
         return None
     shared, own = c_dim(writer.scratch), c_dim(writer.thread_scratch)
     return shared if writer.thread_scratch == 0 else f"{shared} + parts * ({own})"
+
+
+def _largest(sizes: Sequence[str]) -> str | None:
+    return reduce("qc_max({}, {})".format, sizes) if sizes else None
 
 
 def _work(graph: QGraph) -> dict[str, Dim]:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import fx
 
+from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.cprint import c_dim, c_initializer, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.packing import ALIGNMENT, Blob
@@ -23,13 +24,15 @@ class OpWriter:
     """Collects operands, constants, scratch memory and statements of one operator.
 
     In the C function, ``c`` is the context, ``t`` the operand pointers (inputs in order of
-    first use, then the output), and each symbol is a local variable of its name.
+    first use, then the output), and each symbol is a local variable of its name. ``choices`` is the
+    setting of what the kernels leave open.
     """
 
-    def __init__(self, graph: QGraph, node: fx.Node, blob: Blob) -> None:
+    def __init__(self, graph: QGraph, node: fx.Node, blob: Blob, choices: Setting) -> None:
         self.graph = graph
         self.node = node
         self.blob = blob
+        self.choices = choices
         self.args: dict[str, Any] = arguments(node)
         self.type = type_of(node)
         self.operands = [n for n in node.all_input_nodes if n.op != "get_attr"]

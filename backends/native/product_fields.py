@@ -9,14 +9,12 @@ import numpy as np
 import torch
 from torch import fx
 
+from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import PANEL, Form, Products, pack_products
+from qcompiler.backends.native.packing import Form, Products, pack_products
 from qcompiler.ir.types import Dim
 
 SLACK = 64
-MOST_PANELS = 4
-# Weights of one tile in bytes up to which wide tiles win: beyond it, tall ones load fewer of them.
-TILE_WEIGHTS = 200_000
 
 
 def store_table(op: OpWriter, table: torch.Tensor) -> str:
@@ -65,10 +63,9 @@ def residual_pointer(op: OpWriter) -> str:
     return "NULL" if residual is None else op.tensor(residual)
 
 
-def widest_tile(weight: torch.Tensor) -> int:
-    """Returns how many panels a tile takes: fewer where their weights overflow the cache."""
-    depth = weight[0].numel()
-    return MOST_PANELS if depth * PANEL * MOST_PANELS <= TILE_WEIGHTS else MOST_PANELS // 2
+def tile_fields(choices: Setting) -> dict[str, int]:
+    """Returns the fields of a ``qc_conv2d`` block that say how it is cut into tiles."""
+    return {"widest": choices.get("widest", 0), "block_rows": choices.get("block_rows", 0)}
 
 
 def conv2d_fields(
@@ -95,7 +92,7 @@ def conv2d_fields(
         **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
         **{"pad_top": padding[0], "pad_left": padding[2]},
         **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
-        "widest": widest_tile(weight),
+        **tile_fields(op.choices),
         "weight": op.array(packed.weight, "int8_t"),
         "epilogue": epilogue_fields(op, options, packed),
     }

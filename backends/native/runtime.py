@@ -144,7 +144,7 @@ class NativeProgram:
         self._index = {op.node: i for i, op in enumerate(self.ops)}
         self._nodes = {node.name: node for node in graph.nodes}
         self._blob = torch.frombuffer(bytearray(blob), dtype=torch.uint8).clone()
-        library = _load(binary, level)
+        self.library = library = _load(binary, level)
         pointer, number = ctypes.c_void_p, ctypes.c_int
         library.qc_init.argtypes = [pointer]
         library.qc_arena_size.argtypes = [pointer, number]

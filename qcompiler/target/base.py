@@ -12,6 +12,7 @@ from torch import fx
 
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments, operator_of
+from qcompiler.target.tuning import TuningBudget
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class Target(ABC):
 
     The class variables are the datasheet: ``accumulator`` the type of sums, ``rounding`` that of
     requantization, ``storage`` how values lie in memory, ``ops`` one line per operator.
+    ``has_choices`` says whether kernels leave something open that ``tune`` can measure.
     """
 
     name: ClassVar[str]
@@ -97,6 +99,7 @@ class Target(ABC):
     rounding: ClassVar[str] = "single, half up"
     storage: ClassVar[str] = "i8, in logical order"
     pipeline: ClassVar[str] = "default"
+    has_choices: ClassVar[bool] = False
 
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why the target cannot run a call, None when it can."""
@@ -136,6 +139,13 @@ class Target(ABC):
         Raises:
             QCompilerError: QC0801 without a compiler, QC0803 when it refuses the sources.
         """
+
+    def tune(self, graph: QGraph, budget: TuningBudget) -> Executable:
+        """Builds a graph with the fastest of the choices that kernels leave open, measured here.
+
+        Targets whose ``has_choices`` is true define it.
+        """
+        raise NotImplementedError
 
     @abstractmethod
     def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> Executable:

@@ -82,6 +82,21 @@ def test_compile_from_a_callable(call: Caller, tmp_path: Path) -> None:
     assert str(output) in outcome.out
 
 
+def test_compile_measures_choices_within_a_time(call: Caller, tmp_path: Path) -> None:
+    output = tmp_path / "out.qcp"
+    tuned = ("--tune", "fast", "--tune-seconds", "0.3")
+    outcome = call("compile", f"{HERE}:small", *tuned, "-o", output)
+    assert outcome.status == 0, outcome.err
+    assert "cpu: tuned (fast) at the level" in call("report", output).out
+
+
+def test_an_unknown_effort_of_tuning_is_refused(call: Caller, tmp_path: Path) -> None:
+    """Before the model is loaded: it is not there."""
+    output = ("-o", tmp_path / "out.qcp")
+    assert "tune='full'" in call.refused("QC0805", "compile", "no:model", "--tune", "x", *output)
+    call.refused("QC0805", "compile", "no:model", "--tune-seconds", "3", *output)
+
+
 def test_compile_from_an_exported_program(call: Caller, tmp_path: Path) -> None:
     model, inputs, _ = small()
     exported = tmp_path / "small.pt2"

@@ -260,7 +260,7 @@ static void conv_task(const void *argument, int index, int count)
         row_end = job->rows * (index + 1) / count;
     }
     qc_row_block block;
-    const int64_t blocks = (row_end - row + QC_BLOCK_ROWS - 1) / QC_BLOCK_ROWS;
+    const int64_t blocks = (row_end - row + job->p->block_rows - 1) / job->p->block_rows;
     for (int64_t i = 0, rows = row_end - row; i < blocks; i++) {
         const int64_t from = row + rows * i / blocks, to = row + rows * (i + 1) / blocks;
         qc_locate_rows(job, from, to - from, &block);

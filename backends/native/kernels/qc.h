@@ -48,7 +48,8 @@ typedef struct {
     int64_t out_height, out_width, out_channels;
     int64_t kernel_h, kernel_w, stride_h, stride_w, dilation_h, dilation_w, pad_top, pad_left;
     int64_t groups;
-    int64_t widest;              /* most panels of a tile, 0 for the kernel's own choice */
+    int64_t widest;              /* most panels of a tile */
+    int64_t block_rows;          /* output pixels of a block where it runs by blocks, at most QC_BLOCK_ROWS */
     int32_t pad_value;
     const int8_t *weight;
     qc_epilogue epilogue;
