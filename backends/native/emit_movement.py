@@ -8,7 +8,11 @@ from typing import Any
 
 from torch import fx
 
-from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
+from qcompiler.backends.native.layout import (
+    is_row_major,
+    row_major_strides,
+    strides_of,
+)
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
@@ -44,22 +48,14 @@ def is_view(node: fx.Node) -> bool:
     source = node.args[0]
     if not isinstance(source, fx.Node) or source.op == "get_attr":
         return False
-    return _same_order(type_of(source)) and _same_order(type_of(node))
-
-
-def _same_order(tensor_type: TensorType) -> bool:
-    """Says whether the stored order is the logical one."""
-    if not is_interleaved(tensor_type):
-        return True
-    _, c, h, w = tensor_type.shape
-    return c == 1 or (h == 1 and w == 1)
+    return is_row_major(type_of(source)) and is_row_major(type_of(node))
 
 
 def emit_reshape(op: OpWriter) -> None:
     """Emits reshape: through the logical order when a side is stored as NHWC."""
     source, item = op.type_of("x"), op.type.dtype.itemsize
     x = op.tensor("x")
-    if _same_order(source) and _same_order(op.type):
+    if is_row_major(source) and is_row_major(op.type):
         flat = [op.type.numel()]
         op.block("qc_copy", copy_fields(flat, [1], [1], item))
         op.call("qc_copy_nd", "&p", x, op.out)
@@ -67,10 +63,10 @@ def emit_reshape(op: OpWriter) -> None:
     plain_in, plain_out = row_major_strides(source.shape), row_major_strides(op.type.shape)
     gather = copy_fields(source.shape, strides_of(source), plain_in, item)
     scatter = copy_fields(op.type.shape, plain_out, strides_of(op.type), item)
-    if _same_order(source):
+    if is_row_major(source):
         op.block("qc_copy", scatter)
         op.call("qc_copy_nd", "&p", x, op.out)
-    elif _same_order(op.type):
+    elif is_row_major(op.type):
         op.block("qc_copy", gather)
         op.call("qc_copy_nd", "&p", x, op.out)
     else:

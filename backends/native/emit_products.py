@@ -10,7 +10,12 @@ import numpy as np
 from qcompiler.backends.native.choices import is_depthwise
 from qcompiler.backends.native.emit_depthwise import emit_depthwise
 from qcompiler.backends.native.emit_movement import copy_fields
-from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
+from qcompiler.backends.native.layout import (
+    is_interleaved,
+    is_row_major,
+    row_major_strides,
+    strides_of,
+)
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.backends.native.packing import round_down_scale
 from qcompiler.backends.native.product_fields import (
@@ -23,6 +28,9 @@ from qcompiler.backends.native.product_fields import (
     tile_fields,
 )
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
+
+# Columns that a matmul packs at a time: QC_TILE_LD.
+MATMUL_COLUMNS = 64
 
 
 def emit_conv2d(op: OpWriter) -> None:
@@ -37,7 +45,7 @@ def emit_conv2d(op: OpWriter) -> None:
         _emit_rows(op, conv2d_fields(op, op.args, *shapes, "rows"))
         return
     fields = conv2d_fields(op, op.args, *shapes)
-    op.reserve(weight.shape[1] + 4 + SLACK)
+    op.reserve(weight.shape[1] * groups + 4 + SLACK)
     x, residual = op.tensor("x"), residual_pointer(op)
     op.block("qc_conv2d", fields)
     if fused:
@@ -76,8 +84,8 @@ def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, ba
 
 def emit_linear(op: OpWriter) -> None:
     """Emits linear and linear_requant as a 1x1 convolution over one column."""
-    packed = pack(op, op.args, 1)
     x_type, weight = op.type_of("x"), op.constant("weight")
+    packed = pack(op, op.args, weight, 1)
     rows: Dim = 1
     for size in x_type.shape[:-1]:
         rows = simplify_dim(rows * size)
@@ -108,49 +116,57 @@ def emit_linear(op: OpWriter) -> None:
 
 
 def _batch_strides(tensor_type: TensorType, batch: tuple[Dim, ...]) -> list[Dim]:
-    """Returns the strides of the leading dimensions, 0 where they are broadcast."""
+    """Returns the strides of row-major matrices, 0 where they are broadcast."""
     own = tensor_type.shape[:-2]
-    strides = strides_of(tensor_type)[:-2]
+    strides = row_major_strides(tensor_type.shape)[:-2]
     padded: list[Dim] = [0] * (len(batch) - len(own))
     return padded + [0 if size == 1 else step for size, step in zip(own, strides, strict=True)]
 
 
 def emit_matmul(op: OpWriter) -> None:
-    """Emits matmul and matmul_requant."""
+    """Emits matmul and matmul_requant on row-major copies of what is stored in another order."""
     a, b = op.type_of("a"), op.type_of("b")
     rows, depth = a.shape[-2:]
     columns = b.shape[-1]
     batch = op.type.shape[:-2]
-    sa, sb, so = strides_of(a), strides_of(b), strides_of(op.type)
+    left, right, out = op.tensor("a"), op.tensor("b"), op.out
+    if not is_row_major(a):
+        left = _stage(op, a, left, "stage_a", back=False)
+    if not is_row_major(b):
+        right = _stage(op, b, right, "stage_b", back=False)
+    if not is_row_major(op.type):
+        out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
+    scratch, step = op.reserve_per_thread((depth + 3) * MATMUL_COLUMNS + 5 * MATMUL_COLUMNS)
     fields: dict[str, Any] = {
         "rank": len(batch),
         **{"rows": rows, "columns": columns, "depth": depth},
-        **{"a_row": sa[-2], "a_depth": sa[-1], "b_depth": sb[-2], "b_column": sb[-1]},
-        **{"out_row": so[-2], "out_column": so[-1]},
         "a_zero_point": op.args["a_zero_point"] + 128,
         "b_zero_point": op.args["b_zero_point"] + 128,
+        **{"scratch": scratch, "scratch_step": step},
     }
     if batch:
-        fields |= {"shape": list(batch), "out_stride": list(so[:-2])}
+        fields |= {"shape": list(batch)}
         fields |= {"a_stride": _batch_strides(a, batch), "b_stride": _batch_strides(b, batch)}
     fused = "multiplier" in op.args
     if fused:
-        fields["epilogue"] = _matmul_epilogue(op, depth, columns)
-    for size in (rows * (depth + 3) + 2 * SLACK, (depth + 3) * (columns + 15), rows * 4 + SLACK):
-        op.reserve(simplify_dim(size))
-    op.reserve(simplify_dim((columns + 15) * 4 + SLACK))
-    left, right = op.tensor("a"), op.tensor("b")
+        fields["per_column"] = int(op.constant("multiplier").numel() > 1)
+        fields["epilogue"] = _matmul_epilogue(op, depth)
     op.block("qc_matmul", fields)
-    op.call("qc_matmul_u8_u8_u8" if fused else "qc_matmul_u8_u8_i32", "&p", left, right, op.out)
+    operands = (f"(const uint8_t *){left}", f"(const uint8_t *){right}")
+    if fused:
+        op.call("qc_matmul_u8_u8_u8", "&p", *operands, f"(uint8_t *){out}")
+    else:
+        op.call("qc_matmul_u8_u8_i32", "&p", *operands, f"(int32_t *){out}")
+    if not is_row_major(op.type):
+        _stage(op, op.type, out, "stage_out", back=True)
 
 
-def _matmul_epilogue(op: OpWriter, depth: Dim, columns: Dim) -> dict[str, Any]:
-    padded = -(-int(columns) // 16) * 16
-    multiplier, shift = (
-        np.resize(np.broadcast_to(op.constant(name).numpy(), (int(columns),)), padded)
-        for name in ("multiplier", "shift")
-    )
-    bound = np.full(padded, int(depth) * 255 * 255 if isinstance(depth, int) else 2**31)
+def _matmul_epilogue(op: OpWriter, depth: Dim) -> dict[str, Any]:
+    parameters = (op.constant(name).numpy().reshape(-1) for name in ("multiplier", "shift"))
+    multiplier, shift = np.broadcast_arrays(*parameters)
+    size = -(-len(multiplier) // MATMUL_COLUMNS) * MATMUL_COLUMNS
+    multiplier, shift = np.resize(multiplier, size), np.resize(shift, size)
+    bound = np.full(size, int(depth) * 255 * 255 if isinstance(depth, int) else 2**31)
     scale = round_down_scale(multiplier, shift, bound)
     fields: dict[str, Any] = {
         "multiplier": op.array(multiplier.astype(np.int32), "int32_t"),

@@ -14,6 +14,14 @@ def is_interleaved(tensor_type: TensorType) -> bool:
     return tensor_type.rank == 4 and not tensor_type.is_float
 
 
+def is_row_major(tensor_type: TensorType) -> bool:
+    """Says whether the stored order is the logical one."""
+    if not is_interleaved(tensor_type):
+        return True
+    _, c, h, w = tensor_type.shape
+    return c == 1 or (h == 1 and w == 1)
+
+
 def row_major_strides(shape: Sequence[Dim]) -> tuple[Dim, ...]:
     """Returns the strides, in elements, of a dense tensor in logical order."""
     strides: list[Dim] = []

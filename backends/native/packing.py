@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 ALIGNMENT = 64
 PANEL = 16
 DEPTHWISE_BLOCK = 64
+# What requantizing a panel's columns of a pixel costs beside its dot products, in dot products.
+PANEL_COST = 10
 
 # How weights are packed: panels of output channels, taps or kernel rows in the place of the depth
 # as the kernel wants, or blocks of channels of a depthwise convolution.
@@ -114,6 +116,35 @@ def rows_as_channels(weight: Int8Array) -> Int8Array:
     """Returns [Cout, Cin, kh, kw] as [Cout, kw * Cin, kh, 1]: pixels that lie side by side."""
     out_channels, depth, kh, kw = weight.shape
     return weight.transpose(0, 3, 1, 2).reshape(out_channels, kw * depth, kh, 1)
+
+
+def merge_groups(weight: torch.Tensor, groups: int) -> tuple[torch.Tensor, int]:
+    """Returns an equal convolution of fewer groups where small ones leave panels empty.
+
+    Neighbouring groups become one whose weights are zero between the channels of different ones,
+    so that a panel has more columns in use. Of all numbers of groups that divide, the one of least
+    cost is taken: dot products per pixel, and what a panel costs besides them.
+
+    Args:
+        weight: [Cout, Cin / groups, kh, kw].
+        groups: number of groups.
+    """
+    per_group, depth, *kernel = weight.shape[0] // groups, *weight.shape[1:]
+    taps = int(np.prod(kernel, dtype=np.int64))
+
+    def cost(merged: int) -> int:
+        panels = groups // merged * -(-merged * per_group // PANEL)
+        return panels * (taps * -(-merged * depth // 4) + PANEL_COST)
+
+    most = max(PANEL // max(per_group, 1), 1)
+    merged = min((m for m in range(1, most + 1) if groups % m == 0), key=cost)
+    if merged == 1:
+        return weight, groups
+    split = weight.reshape(groups // merged, merged, per_group, depth, *kernel)
+    wide = weight.new_zeros((groups // merged, merged, per_group, merged, depth, *kernel))
+    for i in range(merged):
+        wide[:, i, :, i] = split[:, i]
+    return wide.reshape(weight.shape[0], merged * depth, *kernel), groups // merged
 
 
 def pack_depthwise(weight: Int8Array) -> Int8Array:

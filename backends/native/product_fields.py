@@ -11,7 +11,7 @@ from torch import fx
 
 from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import Form, Products, pack_products
+from qcompiler.backends.native.packing import Form, Products, merge_groups, pack_products
 from qcompiler.ir.types import Dim
 
 SLACK = 64
@@ -46,14 +46,19 @@ def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) 
     return fields
 
 
-def pack(op: OpWriter, options: Mapping[str, Any], groups: int, form: Form = "panels") -> Products:
+def pack(
+    op: OpWriter,
+    options: Mapping[str, Any],
+    weight: torch.Tensor,
+    groups: int,
+    form: Form = "panels",
+) -> Products:
     """Returns the packed constants of a product; ``options`` are its operator's arguments."""
     constant = op.graph.constant
     requant = None
     if "multiplier" in options:
         requant = (constant(options["multiplier"]), constant(options["shift"]))
-    weight, bias = constant(options["weight"]), constant(options["bias"])
-    zero_point = options["x_zero_point"]
+    bias, zero_point = constant(options["bias"]), options["x_zero_point"]
     return pack_products(weight, bias, requant, zero_point, groups, form)
 
 
@@ -80,7 +85,9 @@ def conv2d_fields(
     ``options`` are the arguments of conv2d or conv2d_requant.
     """
     weight, groups = op.graph.constant(options["weight"]), options["groups"]
-    packed = pack(op, options, groups, form)
+    if form != "depthwise":
+        weight, groups = merge_groups(weight, groups)
+    packed = pack(op, options, weight, groups, form)
     n, c, h, w = x_shape
     _, oc, oh, ow = out_shape
     stride, dilation, padding = (options[k] for k in ("stride", "dilation", "padding"))

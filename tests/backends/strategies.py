@@ -88,9 +88,9 @@ def convolutions(draw: Draw, *, depthwise: bool = False) -> Case:
 
     Images may be as small as the kernel lets them or absent, strides larger than the kernel.
     """
-    groups = draw(st.integers(1, 100)) if depthwise else draw(st.sampled_from([1, 1, 1, 2, 3]))
-    depth = 1 if depthwise else draw(st.integers(1, 40))
-    per_group = 1 if depthwise else draw(st.integers(1, 40))
+    groups = draw(st.integers(1, 100) if depthwise else st.sampled_from([1, 1, 1, 2, 3, 12, 32]))
+    widest = 1 if depthwise else 9 if groups > 3 else 40
+    depth, per_group = draw(st.integers(1, widest)), draw(st.integers(1, widest))
     out_channels = groups * per_group
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
@@ -149,9 +149,14 @@ def linears(draw: Draw) -> Case:
 
 @st.composite
 def matmuls(draw: Draw) -> Case:
-    """Draws matmul and matmul_requant with broadcast batches."""
+    """Draws matmul and matmul_requant: broadcast batches, heads, one row, empty ones."""
     batch = draw(st.lists(st.sampled_from([0, 1, 1, 2, 3]), max_size=2))
-    rows, depth, columns = (draw(st.integers(1, 40)) for _ in range(3))
+    if draw(st.booleans()):
+        batch = [draw(st.integers(1, 2)), draw(st.integers(1, 20))]
+    rows = draw(st.sampled_from([1, draw(st.integers(1, 40)), draw(st.integers(90, 200))]))
+    depth, columns = draw(st.integers(1, 150)), draw(st.integers(1, 150))
+    if len(batch) == 2 and rows * columns > 4000:
+        columns = 1 + columns % 20
     keep = draw(st.integers(0, len(batch)))
     other = [1 if draw(st.booleans()) else size for size in batch[keep:]]
     a, b = codes(draw, (*batch, rows, depth)), codes(draw, (*other, depth, columns))

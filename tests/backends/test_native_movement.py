@@ -82,7 +82,7 @@ def test_reshapes_between_layouts(dtype: torch.dtype) -> None:
 @st.composite
 def wide_movements(draw: Draw) -> Case:
     """Draws movements of sizes on both sides of the blocks of transposition and of vectors."""
-    sizes = st.one_of(st.integers(1, 5), st.integers(14, 36), st.integers(62, 70))
+    sizes = st.one_of(st.integers(1, 17), st.integers(28, 36), st.integers(62, 70))
     rows, columns = draw(sizes), draw(sizes)
     kind = draw(st.sampled_from(["transpose", "inner", "planes", "flat", "concat", "slice", "pad"]))
     if kind == "transpose":

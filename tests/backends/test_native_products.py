@@ -29,6 +29,29 @@ def test_linear_and_matmul_equal_the_reference(cases: list[Case]) -> None:
     check(cases)
 
 
+def test_heads_of_attention_equal_the_reference() -> None:
+    """Many matrices or one that is cut, stored by rows or with heads innermost."""
+    random = torch.Generator().manual_seed(3)
+    one = [Const(torch.tensor([value], dtype=torch.int32)) for value in (2**30 + 128, 45)]
+    shapes = [
+        ((12, 128, 64), (12, 64, 128)),
+        ((1, 12, 128, 37), (1, 12, 37, 70)),
+        ((200, 99), (99, 61)),
+    ]
+    shapes += [((1, 330), (330, 200)), ((2, 3, 65, 17), (17, 90)), ((3, 40, 8), (2, 3, 8, 33))]
+    shapes += [((0, 5, 4), (4, 6)), ((2, 0, 4), (2, 4, 6)), ((2, 5, 0), (0, 6))]
+    cases = []
+    for left, right in shapes:
+        a, b = (
+            torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
+            for shape in (left, right)
+        )
+        for zero_point in (0, -77):
+            cases.append(case("matmul_requant", a, b, *one, 4, zero_point, -9, -128, 127))
+            cases.append(case("matmul", a, b, -128, zero_point))
+    check(cases)
+
+
 @pytest.mark.parametrize("batch", [1, 3, 16])
 def test_every_channel_count_up_to_forty(batch: int) -> None:
     random = torch.Generator().manual_seed(batch)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from qcompiler.backends.native.packing import (
     Blob,
     accumulator_bound,
     fold_zero_point,
+    merge_groups,
     pack_depthwise,
     pack_panels,
     round_down_scale,
@@ -37,6 +39,31 @@ def test_panels_hold_each_weight_once_and_zeros_elsewhere() -> None:
             found = packed[group, 0, :, depth // 4, n, depth % 4]
             assert np.array_equal(found, weight[channel, depth, :, 0])
     assert np.count_nonzero(packed) == weight.size
+
+
+@pytest.mark.parametrize(
+    ("groups", "depth", "per_group", "kernel", "expected"),
+    [
+        (32, 4, 4, 3, 8),  # four groups fill a panel
+        (32, 8, 8, 3, 16),
+        (32, 16, 16, 3, 32),
+        (7, 1, 1, 3, 1),
+        (64, 1, 1, 3, 4),
+        (6, 40, 8, 3, 6),  # twice the products are more than a half-empty panel
+        (1, 3, 5, 1, 1),
+    ],
+)
+def test_merged_groups_are_an_equal_convolution(
+    groups: int, depth: int, per_group: int, kernel: int, expected: int
+) -> None:
+    random = torch.Generator().manual_seed(groups)
+    shape = (groups * per_group, depth, kernel, kernel)
+    weight = torch.randint(-127, 128, shape, generator=random).to(torch.int8)
+    x = torch.randint(-9, 10, (1, groups * depth, 4, 5), generator=random).float()
+    merged, count = merge_groups(weight, groups)
+    assert count == expected
+    want = torch.nn.functional.conv2d(x, weight.float(), groups=groups)
+    assert torch.equal(torch.nn.functional.conv2d(x, merged.float(), groups=count), want)
 
 
 def test_depthwise_blocks_follow_the_byte_interleaving() -> None:

@@ -218,20 +218,30 @@ static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block
     }
 }
 
-/* Rows in the outer loop: where each of them reads is found out once for all panels. */
+/* Rows in the outer loop: where each of them reads is found out once for all panels. The channels of a
+ * group are as far from those of the first one in the padding as in the image. */
 static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first,
                              int64_t last)
 {
+    const int64_t in_group = job->p->channels / job->p->groups;
     tile_source source;
     panel_range panels;
     int height;
     if (!job->tap_offsets)
         locate_taps(job->p, 0, 0, job->taps, source.tap_offsets);
+    const int widest = (int)qc_min(qc_min(job->widest, last - first), job->panels / job->p->groups);
     for (int64_t r = 0; r < block->count; r += height) {
-        height = qc_tile_rows(block->count - r, (int)qc_min(job->widest, last - first));
+        height = qc_tile_rows(block->count - r, widest);
         locate_tile(job, block, r, height, 0, job->taps, &source);
+        const int64_t *offsets = source.offsets;
+        int64_t shifted[QC_TAP_CHUNK];
         for (int64_t panel = first; panel < last; panel += panels.count) {
             panels = next_panels(job, panel, last);
+            if (panels.group) {
+                for (int64_t t = 0; t < job->taps; t++)
+                    shifted[t] = offsets[t] + panels.group * in_group;
+                source.offsets = shifted;
+            }
             qc_tile tile = describe_tile(job, row + r, panels);
             compute_tile(job, &tile, &source, row + r, height, panels);
         }
@@ -241,7 +251,7 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
 void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first, int64_t last)
 {
     const int near = (last - first) * panel_bytes(job) <= QC_NEAR_WEIGHTS;
-    if (job->taps > 1 && job->taps <= QC_TAP_CHUNK && job->p->groups == 1 && near)
+    if (job->taps > 1 && job->taps <= QC_TAP_CHUNK && near)
         multiply_by_rows(job, block, row, first, last);
     else
         multiply_by_panels(job, block, row, first, last);
@@ -293,7 +303,7 @@ static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_
     const int64_t weight_bytes = depth * p->out_channels, input_bytes = p->batch * p->height * p->width * p->channels;
     job.by_panels = job.panels >= 2 * context->threads &&
                     (weight_bytes > input_bytes || job.rows < 4 * QC_TILE_ROWS * context->threads);
-    memset(context->scratch, p->pad_value, (size_t)(job.k4 * 4 + QC_SLACK));
+    memset(context->scratch, p->pad_value, (size_t)(p->channels + QC_SLACK));
     qc_parallel(context, conv_task, &job, job.rows * depth * p->out_channels);
 }
 

@@ -79,13 +79,16 @@ typedef struct {
     qc_depthwise depthwise;
 } qc_pointwise_depthwise;
 
+/* Products of matrices without gaps; the result's follow one another. Part i of a job keeps the columns that
+ * it packs at scratch + i * scratch_step. */
 typedef struct {
     int32_t rank;                /* batch dimensions */
-    int64_t shape[QC_MAX_RANK], a_stride[QC_MAX_RANK], b_stride[QC_MAX_RANK], out_stride[QC_MAX_RANK];
+    int64_t shape[QC_MAX_RANK], a_stride[QC_MAX_RANK], b_stride[QC_MAX_RANK];
     int64_t rows, columns, depth;
-    int64_t a_row, a_depth, b_depth, b_column, out_row, out_column;
     int32_t a_zero_point, b_zero_point;
-    qc_epilogue epilogue;        /* bias unused; multiplier, shift and scale hold one entry per column */
+    int32_t per_column;          /* the epilogue's arrays: one entry per column, or QC_TILE_LD equal ones */
+    int64_t scratch, scratch_step;
+    qc_epilogue epilogue;        /* bias unused */
 } qc_matmul;
 
 typedef struct {

@@ -16,24 +16,97 @@ static inline void qc_transpose_few(const uint8_t *x, int64_t x_step, uint8_t *o
 }
 
 #if defined(QC_VECTOR)
-/* 16 x 16 bytes: four times, element k of the first half of the rows meets element k of the second. */
+/* 16 x 16 bytes in each lane: four times, element k of the first half of the rows meets element k of the second. */
+#define TRANSPOSE_LANES(name, type, low, high)  \
+    static inline void name(type a[16])         \
+    {                                           \
+        type b[16];                             \
+        for (int stage = 0; stage < 2; stage++) { \
+            for (int i = 0; i < 8; i++) {       \
+                b[2 * i] = low(a[i], a[i + 8]); \
+                b[2 * i + 1] = high(a[i], a[i + 8]); \
+            }                                   \
+            for (int i = 0; i < 8; i++) {       \
+                a[2 * i] = low(b[i], b[i + 8]); \
+                a[2 * i + 1] = high(b[i], b[i + 8]); \
+            }                                   \
+        }                                       \
+    }
+
+TRANSPOSE_LANES(qc_transpose_lane, __m128i, _mm_unpacklo_epi8, _mm_unpackhi_epi8)
+TRANSPOSE_LANES(qc_transpose_lanes, vec, V(unpacklo_epi8), V(unpackhi_epi8))
+
 static inline void qc_transpose_block(const uint8_t *x, int64_t x_step, uint8_t *out, int64_t out_step)
 {
-    __m128i a[16], b[16];
+    __m128i a[16];
     for (int i = 0; i < 16; i++)
         a[i] = _mm_loadu_si128((const __m128i *)(x + i * x_step));
-    for (int stage = 0; stage < 2; stage++) {
-        for (int i = 0; i < 8; i++) {
-            b[2 * i] = _mm_unpacklo_epi8(a[i], a[i + 8]);
-            b[2 * i + 1] = _mm_unpackhi_epi8(a[i], a[i + 8]);
-        }
-        for (int i = 0; i < 8; i++) {
-            a[2 * i] = _mm_unpacklo_epi8(b[i], b[i + 8]);
-            a[2 * i + 1] = _mm_unpackhi_epi8(b[i], b[i + 8]);
-        }
-    }
+    qc_transpose_lane(a);
     for (int i = 0; i < 16; i++)
         _mm_storeu_si128((__m128i *)(out + i * out_step), a[i]);
+}
+
+/* Reads 16 bytes into each lane, `step` bytes apart. */
+QC_INLINE vec qc_load_lanes(const uint8_t *x, int64_t step)
+{
+    const __m128i *first = (const __m128i *)x, *second = (const __m128i *)(x + step);
+    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(first)), _mm_loadu_si128(second), 1);
+#if VEC == 64
+    const __m128i *third = (const __m128i *)(x + 2 * step), *fourth = (const __m128i *)(x + 3 * step);
+    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(third)), _mm_loadu_si128(fourth), 1);
+    return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
+#else
+    return low;
+#endif
+}
+
+/* At least VEC rows of fewer than 16 bytes: what is read behind the end of a row is not stored. */
+static inline void qc_transpose_narrow(const uint8_t *x, int64_t x_step, uint8_t *out, int64_t out_step, int64_t rows,
+                                       int64_t columns)
+{
+    for (int64_t row = 0; row < rows; row += VEC) {
+        const int64_t i = qc_min(row, rows - VEC);
+        vec a[16];
+        for (int r = 0; r < 16; r++)
+            a[r] = qc_load_lanes(x + (i + r) * x_step, 16 * x_step);
+        qc_transpose_lanes(a);
+#pragma GCC unroll 16
+        for (int j = 0; j < 16; j++)
+            if (j < columns)
+                vec_store(out + j * out_step + i, a[j]);
+    }
+}
+
+#define STORE_LANES(lane)                            \
+    for (int i = 0; i < 16; i++, to += rows)         \
+        _mm_storeu_si128((__m128i *)to, lane);
+
+/* Fewer than 16 rows of at least VEC bytes, to rows without a gap. Every 16 bytes that are written end in
+ * bytes that the following ones replace; near the end they are written elsewhere first. */
+static inline void qc_transpose_flat(const uint8_t *x, int64_t x_step, uint8_t *out, int64_t rows, int64_t columns)
+{
+    for (int64_t column = 0; column < columns; column += VEC) {
+        const int64_t j = qc_min(column, columns - VEC);
+        const int apart = (columns - j - VEC) * rows < 16;
+        uint8_t last[VEC * 16];
+        uint8_t *to = apart ? last : out + j * rows;
+        vec a[16];
+#pragma GCC unroll 16
+        for (int i = 0; i < 16; i++)
+            a[i] = i < rows ? vec_load(x + i * x_step + j) : vec_zero();
+        qc_transpose_lanes(a);
+#if VEC == 64
+        STORE_LANES(_mm512_castsi512_si128(a[i]))
+        STORE_LANES(_mm512_extracti32x4_epi32(a[i], 1))
+        STORE_LANES(_mm512_extracti32x4_epi32(a[i], 2))
+        STORE_LANES(_mm512_extracti32x4_epi32(a[i], 3))
+#else
+        STORE_LANES(_mm256_castsi256_si128(a[i]))
+        STORE_LANES(_mm256_extracti128_si256(a[i], 1))
+#endif
+        if (apart)
+            memcpy(out + j * rows, last, (size_t)(VEC * rows));
+    }
 }
 
 /* Rows of 2 to 4 bytes without a gap: byte j of 16 rows is gathered from the `columns` vectors that hold
@@ -92,6 +165,14 @@ static inline void qc_transpose_bytes(const uint8_t *x, int64_t x_step, uint8_t 
         x += done * x_step;
         out += done;
         rows -= done;
+    }
+    if (rows >= VEC && columns >= 2 && columns < 16) {
+        qc_transpose_narrow(x, x_step, out, out_step, rows, columns);
+        return;
+    }
+    if (columns >= VEC && rows >= 2 && rows < 16 && out_step == rows) {
+        qc_transpose_flat(x, x_step, out, rows, columns);
+        return;
     }
 #endif
     for (int64_t top = 0; top < rows; top += 64)
