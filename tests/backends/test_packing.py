@@ -49,7 +49,8 @@ def test_panels_hold_each_weight_once_and_zeros_elsewhere() -> None:
         (32, 16, 16, 3, 32),
         (7, 1, 1, 3, 1),
         (64, 1, 1, 3, 4),
-        (6, 40, 8, 3, 6),  # twice the products are more than a half-empty panel
+        (6, 20, 12, 3, 6),  # a second group needs a second panel
+        (5, 8, 4, 1, 5),  # no number of groups divides
         (1, 3, 5, 1, 1),
     ],
 )
