@@ -38,6 +38,7 @@ from qcompiler.backends.native.costs import (
     stored_cycles,
     tile_widths,
 )
+from qcompiler.backends.native.packing import groups_to_merge
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.queries import product_arguments
@@ -104,6 +105,8 @@ class _Space:
         requantizes = "multiplier" in args
         if requantizes and is_depthwise(weight, groups):
             return
+        merged = groups_to_merge(weight, groups)
+        groups, depth = groups // merged, merged * depth
         product = Product(rows, kernel_h * kernel_w, depth, channels // groups, groups)
         if not requantizes or groups > 1 or args["dilation"][1] > 1 or kernel_w == 1:
             yield from _blocked(product)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import prod
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -118,28 +120,35 @@ def rows_as_channels(weight: Int8Array) -> Int8Array:
     return weight.transpose(0, 3, 1, 2).reshape(out_channels, kw * depth, kh, 1)
 
 
-def merge_groups(weight: torch.Tensor, groups: int) -> tuple[torch.Tensor, int]:
-    """Returns an equal convolution of fewer groups where small ones leave panels empty.
+def groups_to_merge(weight: Sequence[int], groups: int) -> int:
+    """Returns how many neighbouring groups of a convolution fill a panel at the least cost.
 
-    Neighbouring groups become one whose weights are zero between the channels of different ones,
-    so that a panel has more columns in use. Of all numbers of groups that divide, the one of least
-    cost is taken: dot products per pixel, and what a panel costs besides them.
+    The cost is that of a pixel: dot products, and what a panel costs besides them.
 
     Args:
-        weight: [Cout, Cin / groups, kh, kw].
+        weight: the shape [Cout, Cin / groups, kh, kw].
         groups: number of groups.
     """
-    per_group, depth, *kernel = weight.shape[0] // groups, *weight.shape[1:]
-    taps = int(np.prod(kernel, dtype=np.int64))
+    per_group, depth, taps = weight[0] // groups, weight[1], prod(weight[2:])
 
     def cost(merged: int) -> int:
         panels = groups // merged * -(-merged * per_group // PANEL)
         return panels * (taps * -(-merged * depth // 4) + PANEL_COST)
 
     most = max(PANEL // max(per_group, 1), 1)
-    merged = min((m for m in range(1, most + 1) if groups % m == 0), key=cost)
+    return min((m for m in range(1, most + 1) if groups % m == 0), key=cost)
+
+
+def merge_groups(weight: torch.Tensor, groups: int) -> tuple[torch.Tensor, int]:
+    """Returns the weights and the number of groups of an equal convolution with merged groups.
+
+    Weights are zero between the channels of different ones, so that a panel has more columns in
+    use where groups are small.
+    """
+    merged = groups_to_merge(weight.shape, groups)
     if merged == 1:
         return weight, groups
+    per_group, (depth, *kernel) = weight.shape[0] // groups, weight.shape[1:]
     split = weight.reshape(groups // merged, merged, per_group, depth, *kernel)
     wide = weight.new_zeros((groups // merged, merged, per_group, merged, depth, *kernel))
     for i in range(merged):

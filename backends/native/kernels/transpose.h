@@ -82,10 +82,10 @@ static inline void qc_transpose_narrow(const uint8_t *x, int64_t x_step, uint8_t
         _mm_storeu_si128((__m128i *)to, lane);
 
 /* Fewer than 16 rows of at least VEC bytes, to rows without a gap. Every 16 bytes that are written end in
- * bytes that the following ones replace; near the end they are written elsewhere first. Inside a caller with a fixed step, gcc warns of sizes that the
- * caller has excluded. */
-static inline __attribute__((noinline)) void qc_transpose_flat(const uint8_t *x, int64_t x_step, uint8_t *out,
-                                                               int64_t rows, int64_t columns)
+ * bytes that the following ones replace; near the end they are written elsewhere first. Inside a caller with a
+ * fixed step, gcc would warn of sizes that cannot be. */
+__attribute__((noinline)) static void qc_transpose_flat(const uint8_t *x, int64_t x_step, uint8_t *out, int64_t rows,
+                                                        int64_t columns)
 {
     for (int64_t column = 0; column < columns; column += VEC) {
         const int64_t j = qc_min(column, columns - VEC);
