@@ -10,7 +10,7 @@
 #if defined(QC_AVX512)
 #include "arith.h"
 #include "depthwise.h"
-#include "vector_avx512.h"
+#include "epilogue_avx512.h"
 
 #include <string.h>
 
@@ -157,8 +157,9 @@ void qc_depthwise_begin(const qc_channels *c)
 
 /* What one part of a row of results needs beside its taps. */
 typedef struct {
-    __m512i bias, multiplier, shift, zero_point;
-    __m512 scale, offset;
+    vec bias;
+    vecf scale, offset;
+    vec_scaling scaling;
     int exact;
 } part_constants;
 
@@ -168,20 +169,17 @@ static inline part_constants load_part(const qc_channels *c, int part)
     part_constants k = {.exact = !e->scale};
     k.bias = repeat_lanes(load_lanes(e->bias + c->block, part), c->sets);
     k.offset = _mm512_set1_ps((float)e->zero_point + 0.5f);
-    if (k.exact) {
-        k.multiplier = repeat_lanes(load_lanes(e->multiplier + c->block, part), c->sets);
-        k.shift = repeat_lanes(load_lanes(e->shift + c->block, part), c->sets);
-        k.zero_point = _mm512_set1_epi32(e->zero_point);
-    } else {
+    if (k.exact)
+        k.scaling = vec_scaling_of(repeat_lanes(load_lanes(e->multiplier + c->block, part), c->sets),
+                                   repeat_lanes(load_lanes(e->shift + c->block, part), c->sets), e->zero_point);
+    else
         k.scale = _mm512_castsi512_ps(repeat_lanes(load_lanes(e->scale + c->block, part), c->sets));
-    }
     return k;
 }
 
 static inline __attribute__((always_inline)) __m512i requant_part(const part_constants *k, __m512i sum)
 {
-    return k->exact ? requant_exact(sum, k->multiplier, k->shift, k->zero_point)
-                    : requant_down(sum, k->scale, k->offset);
+    return k->exact ? vec_scale(&k->scaling, sum) : requant_down(sum, k->scale, k->offset);
 }
 
 /* Requantizes four results of 16 channels; both packs saturate. */
@@ -287,26 +285,24 @@ static void row_any(const qc_channels *c, const uint8_t *const *rows)
         part_row_pairs(c, rows, part, (int)p->kernel_h, (int)p->kernel_w, (int)p->stride_w);
 }
 
-/* Clamp and table of a pixel's channels. */
-static inline __m512i finish_pixel(const qc_epilogue *e, __m512i y)
-{
-    y = _mm512_min_epu8(_mm512_max_epu8(y, _mm512_set1_epi8((char)e->qmin)), _mm512_set1_epi8((char)e->qmax));
-    return e->table ? look_up(y, e->table) : y;
-}
-
-/* Adds the residual of a pixel of one set, which stands in the first bytes, and writes it. */
-static inline void write_pixel(const qc_channels *c, __m512i y, __mmask64 mask, const uint8_t *residual, uint8_t *out)
+/* Adds the residual of a pixel of one set, whose bytes come first, and writes it. */
+static inline void write_pixel(const qc_channels *c, const finishing *f, __m512i y, const uint8_t *residual,
+                               uint8_t *out)
 {
     if (residual)
-        y = add_residual64(y, _mm512_maskz_loadu_epi8(mask, residual), c->d->conv.epilogue.add);
-    if (c->lanes == 64)
-        _mm512_storeu_si512(out, y);
-    else if (c->lanes == 32)
+        y = vec_sum_bytes(&f->sum, y, vec_load(residual));
+    if (c->lanes == 32)
         _mm256_storeu_si256((__m256i *)out, _mm512_castsi512_si256(y));
     else if (c->lanes == 16)
         _mm_storeu_si128((__m128i *)out, _mm512_castsi512_si128(y));
     else
-        _mm512_mask_storeu_epi8(out, mask, y);
+        vec_store_part(out, y, c->lanes);
+}
+
+static inline __m512i clamp_and_look_up(const finishing *f, __m512i y)
+{
+    y = vec_clamp_bytes(y, f->low, f->high);
+    return f->has_table ? vec_look_up(&f->table, y) : y;
 }
 
 /* The bytes of set s first. */
@@ -321,7 +317,7 @@ static inline __m512i take_set(__m512i y, int64_t s, int64_t sets)
 static void write_row(const qc_channels *c, const uint8_t *const *residual, uint8_t *const *out)
 {
     const qc_conv2d *p = &c->d->conv;
-    const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
+    const finishing f = finishing_of(&p->epilogue, residual[0] != NULL);
     for (int64_t x = 0; x < p->out_width; x += 4) {
         const uint8_t *quad = c->row + 64 * x;
         const __m512i y0 = _mm512_load_si512(quad), y1 = _mm512_load_si512(quad + 64);
@@ -335,11 +331,11 @@ static void write_row(const qc_channels *c, const uint8_t *const *residual, uint
         for (int i = 0; i < 4; i++) {
             if (i >= count)
                 break;
-            const __m512i y = finish_pixel(&p->epilogue, pixel[i]);
+            const __m512i y = clamp_and_look_up(&f, pixel[i]);
             const int64_t at = (x + i) * p->channels;
             for (int64_t s = 0; s < c->sets; s++)
                 if (out[s])
-                    write_pixel(c, take_set(y, s, c->sets), mask, residual[s] ? residual[s] + at : NULL, out[s] + at);
+                    write_pixel(c, &f, take_set(y, s, c->sets), residual[s] ? residual[s] + at : NULL, out[s] + at);
         }
     }
 }
@@ -349,7 +345,7 @@ static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, cons
 {
     const qc_conv2d *p = &c->d->conv;
     const int64_t groups = (p->kernel_w + 3) / 4;
-    const __mmask64 mask = ~(__mmask64)0 >> (64 - c->lanes);
+    const finishing f = finishing_of(&p->epilogue, residual != NULL);
     part_constants k[4];
     for (int part = 0; part < 4; part++)
         k[part] = load_part(c, part);
@@ -374,7 +370,7 @@ static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, cons
         /* Both packs saturate, and they put the lanes back in channel order. */
         const __m512i y =
             _mm512_packus_epi16(_mm512_packs_epi32(sum[0], sum[1]), _mm512_packs_epi32(sum[2], sum[3]));
-        write_pixel(c, finish_pixel(&p->epilogue, y), mask, residual ? residual + i * p->channels : NULL,
+        write_pixel(c, &f, clamp_and_look_up(&f, y), residual ? residual + i * p->channels : NULL,
                     out + i * p->channels);
     }
 }

@@ -2,7 +2,7 @@
 #ifndef QC_EPILOGUE_AVX2_H
 #define QC_EPILOGUE_AVX2_H
 
-#include "vector_sum.h"
+#include "finish.h"
 
 /* AVX2 instructions round as MXCSR says. What needs rounding down is a function of its own that is called
  * between these two, so that no compiler moves its arithmetic out or other arithmetic in. */
@@ -28,49 +28,10 @@ QC_INLINE vec requant_down(vec sum, vecf scale, vecf offset)
     return _mm256_cvtps_epi32(_mm256_fmadd_ps(_mm256_cvtepi32_ps(sum), scale, offset));
 }
 
-/* The scaling of 8 channels with 64-bit products. */
-QC_INLINE vec_scaling load_scaling(const qc_epilogue *e, int64_t channel)
-{
-    return vec_scaling_of(vec_load(e->multiplier + channel), vec_load(e->shift + channel), e->zero_point);
-}
-
 /* Says whether clamping is all that is left to do after the requantization. */
 static inline int only_clamps(const qc_epilogue *e, const uint8_t *residual)
 {
     return !e->table && !residual;
-}
-
-/* The steps after the requantization. */
-typedef struct {
-    vec low, high;
-    vec_table table;
-    vec_sum sum;
-    int has_table, has_residual;
-} finishing;
-
-QC_INLINE finishing finishing_of(const qc_epilogue *e, int has_residual)
-{
-    finishing f;
-    f.low = V(set1_epi8)((char)e->qmin);
-    f.high = V(set1_epi8)((char)e->qmax);
-    f.has_table = e->table != NULL;
-    f.has_residual = has_residual;
-    if (f.has_table)
-        f.table = vec_table_of(e->table);
-    if (has_residual)
-        f.sum = vec_sum_of(e->add);
-    return f;
-}
-
-/* Finishes 32 requantized bytes. */
-QC_INLINE vec finish_bytes(const finishing *f, vec y, const uint8_t *residual)
-{
-    y = vec_clamp_bytes(y, f->low, f->high);
-    if (f->has_table)
-        y = vec_look_up(&f->table, y);
-    if (f->has_residual)
-        y = vec_sum_bytes(&f->sum, y, vec_load(residual));
-    return y;
 }
 
 /* Stores the first `count` bytes; most tails are multiples of 8. */

@@ -6,7 +6,7 @@
 
 #if defined(QC_AVX512)
 #include "tile.h"
-#include "vector_avx512.h"
+#include "epilogue_avx512.h"
 
 #include <string.h>
 
@@ -101,10 +101,10 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define SCALE_4 SCALE_3 SCALE(3)
 
 #define DOWN(r, p) requant_down(c##r##_##p, s##p, offset)
-#define BYTES_1(r) pack_panels(DOWN(r, 0), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512())
-#define BYTES_2(r) pack_panels(DOWN(r, 0), DOWN(r, 1), _mm512_setzero_si512(), _mm512_setzero_si512())
-#define BYTES_3(r) pack_panels(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), _mm512_setzero_si512())
-#define BYTES_4(r) pack_panels(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), DOWN(r, 3))
+#define BYTES_1(r) vec_order(vec_pack(DOWN(r, 0), vec_zero(), vec_zero(), vec_zero()))
+#define BYTES_2(r) vec_order(vec_pack(DOWN(r, 0), DOWN(r, 1), vec_zero(), vec_zero()))
+#define BYTES_3(r) vec_order(vec_pack(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), vec_zero()))
+#define BYTES_4(r) vec_order(vec_pack(DOWN(r, 0), DOWN(r, 1), DOWN(r, 2), DOWN(r, 3)))
 #define WRITE(r, PANELS)                                                            \
     {                                                                               \
         __m512i y = BYTES_##PANELS(r);                                              \
@@ -118,14 +118,14 @@ static inline __m512i broadcast4(const uint8_t *bytes)
 #define WRITE_3(r, ...) WRITE(r, 3)
 #define WRITE_4(r, ...) WRITE(r, 4)
 
-/* ADD2 of a requantized sum with 16 bytes of the residual. */
-#define ADD(r, p) add2_wide(_mm512_min_epi32(_mm512_max_epi32(DOWN(r, p), low32), high32), residual + p * QC_PANEL, &add)
-#define SUMS_1(r) pack_panels(ADD(r, 0), _mm512_setzero_si512(), _mm512_setzero_si512(), _mm512_setzero_si512())
-#define SUMS_2(r) pack_panels(ADD(r, 0), ADD(r, 1), _mm512_setzero_si512(), _mm512_setzero_si512())
-#define SUMS_3(r) pack_panels(ADD(r, 0), ADD(r, 1), ADD(r, 2), _mm512_setzero_si512())
-#define SUMS_4(r) pack_panels(ADD(r, 0), ADD(r, 1), ADD(r, 2), ADD(r, 3))
-#define MERGE(r, PANELS)                                                            \
-    c##r##_0 = _mm512_min_epu8(_mm512_max_epu8(SUMS_##PANELS(r), low), high);       \
+/* ADD2 of requantized sums while they are 32 bits wide: a tile of few panels then adds no empty lanes. */
+#define ADD(r, p) add_wide(&add, _mm512_min_epi32(_mm512_max_epi32(DOWN(r, p), low32), high32), residual + p * QC_PANEL)
+#define SUMS_1(r) vec_order(vec_pack(ADD(r, 0), vec_zero(), vec_zero(), vec_zero()))
+#define SUMS_2(r) vec_order(vec_pack(ADD(r, 0), ADD(r, 1), vec_zero(), vec_zero()))
+#define SUMS_3(r) vec_order(vec_pack(ADD(r, 0), ADD(r, 1), ADD(r, 2), vec_zero()))
+#define SUMS_4(r) vec_order(vec_pack(ADD(r, 0), ADD(r, 1), ADD(r, 2), ADD(r, 3)))
+#define MERGE(r, PANELS)                                        \
+    c##r##_0 = vec_clamp_bytes(SUMS_##PANELS(r), low, high);    \
     residual += out_stride;
 /* Rows are written when all are done: the result may lie where the residual did, and a load waits for
  * an earlier masked store that it overlaps. */
@@ -187,7 +187,7 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
         const int64_t out_stride = tile->out_stride;                                                  \
         const uint8_t *residual = tile->residual;                                                     \
         if (residual) {                                                                               \
-            const add2_constants add = load_add2(e->add);                                             \
+            const wide_sum add = wide_sum_of(e->add);                                                 \
             const __m512i low32 = _mm512_set1_epi32(e->qmin), high32 = _mm512_set1_epi32(e->qmax);    \
             const __m512i low = _mm512_set1_epi8((char)e->add[6]);                                    \
             const __m512i high = _mm512_set1_epi8((char)e->add[7]);                                   \
