@@ -14,13 +14,15 @@ from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.structure import pack
 from qcompiler.ir.types import TensorType
+from qcompiler.report.counts import bytes_moved, macs_of
+from qcompiler.report.rates import OpRate, rates_text
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
 from qcompiler.runtime.artifact import pack_graph, write_artifact
 from qcompiler.runtime.inputs import check_inputs, rejection, signature_of
 from qcompiler.runtime.threads import check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
-from qcompiler.target.base import Executable, Run, Target
+from qcompiler.target.base import VIEW, Executable, Limits, Run, Target
 
 # Where an artifact keeps the files of the build.
 BUILD = "native/"
@@ -32,12 +34,19 @@ _ODD_BATCH = 5
 
 @dataclass(frozen=True)
 class BenchResult:
-    """Latencies measured side by side, in turns, and the least time of each operator."""
+    """Latencies measured side by side, in turns, and the least time of each operator.
+
+    ``rates`` and ``limits`` are those of all threads together, at the sizes of the inputs, whereas
+    the work in ``report`` is that of a batch of 1. Where threads share the samples of a batch, the
+    time of an operator is that of one thread over its share.
+    """
 
     timings: Mapping[str, Timing]
     report: Report
     threads: int
     batch: tuple[int, ...]
+    rates: tuple[OpRate, ...] = ()
+    limits: Limits | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -50,7 +59,7 @@ class BenchResult:
         return self.text()
 
     def text(self, *, plain: bool = False) -> str:
-        """Returns the latencies and the report as text; a plain one has no frame."""
+        """Returns latencies, limits and the table of operators; a plain one has no frame."""
         lines = [f"{counted(self.threads, 'thread')}, first input {tuple(self.batch)}"]
         for name, timing in self.timings.items():
             least, median = timing.minimum * 1e3, timing.median * 1e3
@@ -60,7 +69,11 @@ class BenchResult:
             if self.speedup < 1.0:
                 slow = max(self.report.rows, key=lambda r: r.microseconds or 0.0)
                 lines.append(f"warning: int8 is slower; most time goes to {slow.node} ({slow.op})")
-        return "\n".join([*lines, self.report.text(plain=plain)])
+        if self.limits is not None:
+            peak, read = self.limits.macs_per_second / 1e9, self.limits.bytes_per_second / 1e9
+            lines.append(f"limits here: {peak:.1f} GMAC/s of int8, {read:.1f} GB/s from memory")
+        lines.append(rates_text(self.rates, self.limits, plain=plain))
+        return "\n".join([*lines, *self.report.notes]) + "\n"
 
 
 class Program:
@@ -190,11 +203,11 @@ class Program:
     def bench(self, *inputs: torch.Tensor, rounds: int = 20) -> BenchResult:
         """Measures the program, beside the float model where that is at hand, in turns.
 
-        Inputs are random of batch 1 when none are given. The time of one operator is that of one
-        thread over its share where threads share the samples of a batch.
+        Each operator is compared with what the machine does at best, measured as well: dot products
+        of int8 values, and bytes from memory. Inputs are random of batch 1 when none are given.
         """
         given = list(inputs) or self.example_inputs(0)
-        check_inputs(self.graph, given)
+        sizes = check_inputs(self.graph, given)
         calls: dict[str, Callable[[], object]] = {"int8": lambda: self(*given)}
         model = self._float_model
         if model is not None:
@@ -202,7 +215,10 @@ class Program:
         timings = interleave(calls, rounds=rounds)
         spent = self._executable.time_ops(given, self._threads, max(3, rounds // 2))
         shape = tuple(given[0].shape) if given else ()
-        return BenchResult(timings, self.report().with_times(spent), self._threads, shape)
+        report = self.report().with_times(spent)
+        limits = self._executable.limits(self._threads)
+        rates = _rates(self.graph, report, sizes)
+        return BenchResult(timings, report, self._threads, shape, rates, limits)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the program to one ``.qcp`` file, whole or not at all.
@@ -220,6 +236,22 @@ class Program:
         source = torch.Generator().manual_seed(seed)
         sizes = {n: min(max(batch, s.low), s.high) for n, s in self.graph.symbols.items()}
         return [torch.randn(t.bind(sizes), generator=source) for t in self._input_types]
+
+
+def _rates(graph: QGraph, report: Report, sizes: Mapping[str, int]) -> tuple[OpRate, ...]:
+    """Returns the rates of the operators that were timed; views have nothing to do."""
+    nodes = {node.name: node for node in graph.calls}
+    return tuple(
+        OpRate(
+            row.node,
+            row.kernel,
+            row.microseconds,
+            macs_of(nodes[row.node], sizes),
+            bytes_moved(nodes[row.node], sizes),
+        )
+        for row in report.rows
+        if row.microseconds is not None and row.kernel != VIEW
+    )
 
 
 def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:

@@ -36,13 +36,14 @@ from qcompiler.backends.native.emitter import (
     why_not,
 )
 from qcompiler.backends.native.levels import Isa
+from qcompiler.backends.native.limits import measure_limits
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import accepts, build, has_compiler
 from qcompiler.backends.native.tuning import FAST_SETTINGS, tune
 from qcompiler.errors import counted
 from qcompiler.ir.graph import QGraph
 from qcompiler.runtime.threads import default_threads
-from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
+from qcompiler.target.base import VIEW, Executable, Limits, OpSupport, Run, Target
 from qcompiler.target.tuning import TuningBudget
 
 BINARY, BLOB, INDEX, SOURCES = "program.so", "constants.bin", "native.json", "src/"
@@ -115,6 +116,11 @@ class CpuExecutable(Executable):
     ) -> Mapping[str, float]:
         """Returns the least microseconds of each node over repeats."""
         return self._program.time_ops(inputs, threads, repeats)
+
+    def limits(self, threads: int) -> Limits | None:
+        """Returns the rates of the running level; libraries of older programs measure none."""
+        library = self._program.library
+        return measure_limits(library, threads) if hasattr(library, "qc_time_peak") else None
 
     def files(self) -> dict[str, bytes]:
         """Returns sources, binary, constants and the index of operators."""

@@ -13,12 +13,10 @@ from rich.table import Table
 from torch import fx
 
 from qcompiler.ir.annotations import origin_of, quant_of, type_of
-from qcompiler.ir.graph import QGraph, argument, arguments, operator_of
+from qcompiler.ir.graph import QGraph, arguments, operator_of
 from qcompiler.ir.queries import is_island
-from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
+from qcompiler.report.counts import EXAMPLE, bytes_moved, example_sizes, macs_of
 from qcompiler.target.base import VIEW
-
-_EXAMPLE = 1
 
 # Columns of text: of a table with a frame, and of one whose lines are not wrapped.
 _WIDTH = 200
@@ -76,7 +74,7 @@ class Report:
 
     def text(self, *, plain: bool = False) -> str:
         """Returns the table as text; a plain one has no frame and one line for each operator."""
-        title = f"program for {self.target}, batch {_EXAMPLE}"
+        title = f"program for {self.target}, batch {EXAMPLE}"
         table = Table(title=None if plain else title, show_footer=True)
         if plain:
             table.box, table.pad_edge = None, False
@@ -132,14 +130,15 @@ def _row(node: fx.Node, graph: QGraph, kernel: str, sqnr: float | None) -> Row:
     origin, quant = origin_of(node), quant_of(node)
     namespace, _, name = operator_of(node)._schema.name.partition("::")
     island = is_island(node)
+    sizes = example_sizes(graph)
     return Row(
         node.name,
         name if namespace == "qcompiler" else f"{namespace}.{name}",
         kernel,
         str(type_of(node)),
         "float island" if island else _bits(node, graph),
-        macs_of(node, graph),
-        0 if kernel == VIEW else _bytes_moved(node, graph),
+        macs_of(node, sizes),
+        0 if kernel == VIEW else bytes_moved(node, sizes),
         quant.why or (_default_reason(name) if not island else ""),
         origin.module or "",
         origin.source or "",
@@ -162,33 +161,6 @@ def _default_reason(name: str) -> str:
         "requantize": "the two sides have different scales",
     }
     return reasons.get(name, "integer form of the float operator")
-
-
-def _at_example(dim: Dim, graph: QGraph) -> int:
-    return evaluate_dim(dim, {n: max(_EXAMPLE, s.low) for n, s in graph.symbols.items()})
-
-
-def _bytes_moved(node: fx.Node, graph: QGraph) -> int:
-    """Returns the bytes of a call's operands, parameters and result for a batch of 1."""
-    touched = [node, *node.all_input_nodes]
-    return sum(_at_example(type_of(n).nbytes(), graph) for n in touched)
-
-
-def macs_of(node: fx.Node, graph: QGraph) -> int:
-    """Returns the multiply-accumulates of a product for a batch of 1, 0 for other operators."""
-    options = arguments(node)
-    results = _at_example(type_of(node).numel(), graph)
-    if "dw_weight" in options:
-        filters, taps = type_of(options["weight"]), type_of(options["dw_weight"]).shape[2:]
-        n, _, h, w = type_of(options["x"]).shape
-        pixels = _at_example(simplify_dim(n * h * w), graph)
-        return pixels * _at_example(filters.numel(), graph) + results * taps[0] * taps[1]
-    if isinstance(options.get("weight"), fx.Node):
-        weight = type_of(options["weight"])
-        return results * _at_example(weight.numel(), graph) // _at_example(weight.shape[0], graph)
-    if "matmul" in operator_of(node)._schema.name:
-        return results * _at_example(type_of(argument(node, "a")).shape[-1], graph)
-    return 0
 
 
 def decibels(signal: float, noise: float) -> float:

@@ -41,6 +41,14 @@ class OpSupport:
 # The kernel of a call that costs nothing: its result is its operand's memory.
 VIEW = "view"
 
+@dataclass(frozen=True)
+class Limits:
+    """What a machine does at best with a number of threads: multiply-accumulates, bytes read."""
+
+    macs_per_second: float
+    bytes_per_second: float
+
+
 # Runs inputs that have been checked, on a number of threads.
 Run: TypeAlias = Callable[[Sequence[torch.Tensor], int], list[torch.Tensor]]
 
@@ -81,6 +89,10 @@ class Executable(ABC):
     ) -> Mapping[str, float]:
         """Returns the least microseconds of each node over repeats; empty where not measured."""
         return {}
+
+    def limits(self, threads: int) -> Limits | None:
+        """Returns the measured rates that operators could reach, None where not measured."""
+        return None
 
 
 @dataclass(frozen=True)

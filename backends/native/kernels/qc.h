@@ -175,6 +175,10 @@ void qc_mean_u8(const qc_context *c, const qc_mean *p, const uint8_t *x, uint8_t
 void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
 void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
 void qc_copy_nd(const qc_context *c, const qc_copy *p, const void *x, void *out);
+/* Dot products of registers, so many rounds; returns the multiply-accumulates. */
+int64_t qc_peak_products(int64_t rounds);
+/* Reads memory in order; returns the bytes that it has read, a multiple of 64. */
+int64_t qc_peak_read(const uint8_t *bytes, int64_t count);
 void qc_fill(void *out, int64_t count, int32_t item_size, uint64_t bits);
 
 #endif
