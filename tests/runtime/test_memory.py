@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Sequence
+from unittest import mock
 
 import pytest
 import sympy
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim, symbol
+from qcompiler.runtime import memory_search
 from qcompiler.runtime.memory import (
     ALIGNMENT,
     Lifetime,
@@ -20,6 +22,7 @@ from qcompiler.runtime.memory import (
     largest,
     plan_memory,
 )
+from qcompiler.runtime.memory_search import Block, arena_size, arrange, lower_bound
 
 BATCH, WIDTH = symbol("batch"), symbol("width")
 BINDINGS = [
@@ -100,9 +103,8 @@ def test_peak_of_numbers_is_that_of_the_definition(values: list[Lifetime]) -> No
 
 
 @settings(max_examples=25)
-@given(st.lists(st.integers(1, 9999), min_size=1, max_size=9), st.booleans())
-def test_growing_and_shrinking_chains_reach_the_peak(counts: list[int], symbolic: bool) -> None:
-    counts = sorted(counts, reverse=len(counts) % 2 == 0)
+@given(st.lists(st.integers(1, 9999), min_size=1, max_size=40), st.booleans())
+def test_chains_reach_the_peak(counts: list[int], symbolic: bool) -> None:
     values = [
         Lifetime(f"v{i}", count * 64 * (BATCH if symbolic else 1), i, i + 1)
         for i, count in enumerate(counts)
@@ -113,6 +115,41 @@ def test_growing_and_shrinking_chains_reach_the_peak(counts: list[int], symbolic
         for batch in (1, 2, 50):
             sizes = sizes_at(values, {"batch": batch})
             assert evaluate_dim(plan.size, {"batch": batch}) == peak(values, sizes)
+
+
+@settings(max_examples=25)
+@given(st.lists(st.tuples(*[st.integers(0, 9)] * 3), max_size=30))
+def test_arranged_blocks_are_apart_and_close_together(drawn: list[tuple[int, ...]]) -> None:
+    blocks = [Block(64 * size, start, start + length) for size, start, length in drawn]
+    offsets = arrange(blocks)
+    assert len(offsets) == len(blocks)
+    for (a, at), (b, bt) in itertools.combinations(zip(blocks, offsets, strict=True), 2):
+        if a.start <= b.end and b.start <= a.end and a.size and b.size:
+            assert at + a.size <= bt or bt + b.size <= at
+    bound = max(sum(b.size for b in blocks if b.start <= t <= b.end) for t in range(20))
+    assert lower_bound(blocks) == bound
+    assert bound <= arena_size(blocks, offsets) <= sum(b.size for b in blocks)
+    assert arrange(blocks) == offsets
+
+
+CHAIN = [8, 7, 5, 8, 6]
+
+
+def test_the_search_finds_what_no_greedy_order_does() -> None:
+    blocks = [Block(64 * size, step, step + 1) for step, size in enumerate(CHAIN)]
+    assert arena_size(blocks, arrange(blocks)) == lower_bound(blocks) == 64 * 15
+    with mock.patch.object(memory_search, "_MOST_VALUES", 0):
+        assert arena_size(blocks, arrange(blocks)) > lower_bound(blocks)
+
+
+def test_further_sizes_decide_where_the_example_does_not() -> None:
+    sizes = [2 * WIDTH, WIDTH, 5 * WIDTH, 8, 2]
+    values = [Lifetime(f"v{step}", 64 * size, step, step + 1) for step, size in enumerate(sizes)]
+    narrow, wide = {"width": 1}, {"width": 50}
+    plans = plan_memory(values, narrow), plan_memory(values, narrow, [wide])
+    assert [plan.example_size for plan in plans] == [64 * 13, 64 * 13]
+    totals = [evaluate_dim(plan.size, wide) for plan in plans]
+    assert totals[0] > totals[1] == peak(values, sizes_at(values, wide))
 
 
 @settings(max_examples=10)
