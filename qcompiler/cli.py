@@ -366,11 +366,11 @@ def _show_target(name: str) -> None:
     console.print(f"{name} (of {owner}): {described.summary}\n", highlight=False)
     for fact in ("accumulator", "rounding", "storage"):
         console.print(f"{fact}: {getattr(described, fact)}", highlight=False)
-    headings = ("\noperator", "\nvalues", "\nparameters", "\nfuses", "\nnote")
+    headings = ("\noperator", "\nvalues", "\nparameters", "\nfuses", "\noverwrites", "\nnote")
     table = Table(*headings, box=None, pad_edge=False)
     for op in described.ops:
-        fused = ", ".join(op.fuses)
-        table.add_row(op.name, op.values, op.weights, fused, escape(op.note))
+        fused, over = ", ".join(op.fuses), ", ".join(op.in_place)
+        table.add_row(op.name, op.values, op.weights, fused, over, escape(op.note))
     console.print(table)
     _show_options(options_of(described))
 
