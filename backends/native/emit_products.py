@@ -26,6 +26,7 @@ from qcompiler.backends.native.product_fields import (
     pack,
     residual_pointer,
     tile_fields,
+    weight_fields,
 )
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
@@ -96,7 +97,7 @@ def emit_linear(op: OpWriter) -> None:
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
         "pad_value": op.args["x_zero_point"] + 128,
         **tile_fields(op.choices),
-        "weight": op.array(packed.weight, "int8_t"),
+        **weight_fields(op, packed),
         "epilogue": epilogue_fields(op, op.args, packed),
     }
     op.reserve(weight.shape[1] + 4 + SLACK)

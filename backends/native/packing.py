@@ -15,6 +15,9 @@ PANEL = 16
 DEPTHWISE_BLOCK = 64
 # What requantizing a panel's columns of a pixel costs beside its dot products, in dot products.
 PANEL_COST = 10
+# Columns of a panel that share a mark, and the most that a pair of weights may add up to: 128 * 255
+# fits 16 bits.
+STRIP, PAIR_LIMIT = 8, 128
 
 # How weights are packed: panels of output channels, taps or kernel rows in the place of the depth
 # as the kernel wants, or blocks of channels of a depthwise convolution.
@@ -50,10 +53,12 @@ class Blob:
 class Products(NamedTuple):
     """Weights and per-channel parameters of a product in packed form.
 
-    ``scale`` is None where the fp32 round-down path of the epilogue would not be exact.
+    ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
+    epilogue would not be exact.
     """
 
     weight: Int8Array
+    unsaturated: NDArray[np.uint64] | None
     bias: Int32Array
     multiplier: Int32Array | None
     shift: Int32Array | None
@@ -112,6 +117,27 @@ def pack_panels(weight: Int8Array, groups: int) -> Int8Array:
     panels, quads = padded.shape[1] // PANEL, padded.shape[3] // 4
     split = padded.reshape(groups, panels, PANEL, taps, quads, 4)
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
+
+
+def unsaturated_groups(panels: Int8Array) -> NDArray[np.uint64]:
+    """Marks the groups of four whose pairs of products cannot saturate int16 (7.4).
+
+    A bit for each group along the depth, per strip of 8 columns of a panel, in words of 64 bits:
+    a pair of weights saturates against u8 iff their signs agree and their magnitudes add up to
+    more than 128.
+
+    Args:
+        panels: as ``pack_panels`` returns them.
+    """
+    steps = panels.shape[2] * panels.shape[3]
+    pairs = panels.reshape(panels.shape[0] * panels.shape[1], steps, 2, STRIP * 2, 2)
+    first, second = pairs[..., 0].astype(np.int16), pairs[..., 1].astype(np.int16)
+    fits = np.maximum(first, 0) + np.maximum(second, 0) <= PAIR_LIMIT
+    fits &= np.minimum(first, 0) + np.minimum(second, 0) >= -PAIR_LIMIT
+    strips = fits.all(axis=3).transpose(0, 2, 1)
+    padded = np.pad(strips, ((0, 0), (0, 0), (0, -steps % 64)))
+    packed = np.packbits(padded, axis=2, bitorder="little")
+    return np.ascontiguousarray(packed).view(np.uint64)
 
 
 def rows_as_channels(weight: Int8Array) -> Int8Array:
@@ -186,15 +212,17 @@ def pack_products(
     def pad(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return _pad_groups(values, unit_groups, unit)
 
+    unsaturated = None
     if form == "depthwise":
         packed = pack_depthwise(w)
     else:
         packed = pack_panels(rows_as_channels(w) if form == "rows" else w, groups)
+        unsaturated = unsaturated_groups(packed)
     folded = pad(fold_zero_point(w, b, x_zero_point)).astype(np.int32)
     if requant is None:
-        return Products(packed, folded, None, None, None)
+        return Products(packed, unsaturated, folded, None, None, None)
     m, s = (_per_channel(v, channels) for v in requant)
     scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
     shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
     padded_scale = None if scale is None else pad(scale).astype(np.float32)
-    return Products(packed, folded, pad(m).astype(np.int32), shifts, padded_scale)
+    return Products(packed, unsaturated, folded, pad(m).astype(np.int32), shifts, padded_scale)

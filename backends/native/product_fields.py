@@ -62,6 +62,14 @@ def pack(
     return pack_products(weight, bias, requant, zero_point, groups, form)
 
 
+def weight_fields(op: OpWriter, packed: Products) -> dict[str, Any]:
+    """Stores packed weights and returns their fields of a ``qc_conv2d`` block."""
+    fields = {"weight": op.array(packed.weight, "int8_t")}
+    if packed.unsaturated is not None:
+        fields["unsaturated"] = op.array(packed.unsaturated, "uint64_t")
+    return fields
+
+
 def residual_pointer(op: OpWriter) -> str:
     """Returns the C pointer to the operand that is added to the result, or NULL."""
     residual: fx.Node | None = op.args.get("residual")
@@ -100,6 +108,6 @@ def conv2d_fields(
         **{"pad_top": padding[0], "pad_left": padding[2]},
         **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
         **tile_fields(op.choices),
-        "weight": op.array(packed.weight, "int8_t"),
+        **weight_fields(op, packed),
         "epilogue": epilogue_fields(op, options, packed),
     }

@@ -90,6 +90,22 @@ def test_parts_of_large_layers_meet_without_a_gap() -> None:
     check(cases)
 
 
+@pytest.mark.parametrize("largest", [64, 66, 80, 127])
+def test_depths_of_several_parts_at_weights_that_may_saturate_pairs(largest: int) -> None:
+    """Extreme bytes on weights at and around the limit of a pair, for every number of rows."""
+    random = torch.Generator().manual_seed(largest)
+    cases = []
+    for rows, depth in ((1, 500), (2, 512), (3, 516), (5, 1030), (7, 257), (13, 1500), (25, 40)):
+        extremes = torch.randint(0, 2, (rows, depth), generator=random)
+        x = torch.where(extremes == 1, 127, -128).to(torch.int8)
+        out = 3 * rows + 10
+        signs = torch.randint(0, 2, (out, 1), generator=random) * 2 - 1
+        weight = torch.randint(largest - 4, largest + 1, (out, depth), generator=random) * signs
+        sums = [Const(weight.to(torch.int8)), Const(torch.arange(out, dtype=torch.int32))]
+        cases.append(case("linear", x, *sums, 3))
+    check(cases)
+
+
 def test_accumulators_above_24_bits_and_ties_round_exactly() -> None:
     """Extreme sums and multipliers 2**-k: the precondition of the fp32 path decides."""
     depth, out = 3000, 20

@@ -14,6 +14,7 @@ from qcompiler.backends.native.packing import (
     pack_depthwise,
     pack_panels,
     round_down_scale,
+    unsaturated_groups,
 )
 
 
@@ -65,6 +66,25 @@ def test_merged_groups_are_an_equal_convolution(
     assert count == expected
     want = torch.nn.functional.conv2d(x, weight.float(), groups=groups)
     assert torch.equal(torch.nn.functional.conv2d(x, merged.float(), groups=count), want)
+
+
+def test_groups_are_marked_where_no_pair_of_products_saturates() -> None:
+    """The mark equals the extreme pair sums of the products with bytes, over 70 groups of 4."""
+    random = np.random.default_rng(2)
+    weight = random.integers(-70, 71, (19, 280, 1, 1), dtype=np.int8)
+    weight[3, 1], weight[3, 4:6, 0, 0] = 127, (64, 64)
+    weight[4, 8:10, 0, 0], weight[5, 10:12, 0, 0] = (-64, -64), (-127, 127)
+    panels = pack_panels(weight, groups=1)
+    pairs = panels.reshape(2, 70, 2, 8, 2, 2).astype(np.int64)
+    above = np.maximum(pairs, 0).sum(5) * 255 <= 2**15 - 1
+    below = np.minimum(pairs, 0).sum(5) * 255 >= -(2**15)
+    wanted = (above & below).all(axis=(3, 4))  # panel, group, strip
+    words = unsaturated_groups(panels)
+    assert words.shape == (2, 2, 2)
+    assert 0 < wanted.sum() < wanted.size
+    for group in range(128):
+        marks = words[:, :, group // 64] >> np.uint64(group % 64) & np.uint64(1)
+        assert np.array_equal(marks != 0, wanted[:, group] if group < 70 else np.zeros((2, 2)))
 
 
 def test_depthwise_blocks_follow_the_byte_interleaving() -> None:

@@ -124,11 +124,13 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
     const qc_conv2d *p = job->p;
     const int64_t per_group = p->out_channels / p->groups;
     const int64_t packed = panels.group * (job->panels / p->groups) + panels.first;
-    const int64_t at = first_channel(job, panels);
+    const int64_t at = first_channel(job, panels), words = (job->taps * job->k4 + 63) / 64;
     return (qc_tile){
         .k4 = job->k4,
         .weight = p->weight + packed * panel_bytes(job),
         .panel_stride = panel_bytes(job),
+        .unsaturated = p->unsaturated + packed * (QC_PANEL / 8) * words,
+        .unsaturated_stride = words,
         .start = p->epilogue.bias + packed * QC_PANEL,
         .epilogue = &p->epilogue,
         .channel = packed * QC_PANEL,
@@ -175,6 +177,7 @@ static void compute_large_tile(const qc_conv_job *job, const qc_row_block *block
         tile.sums = job->out_i32 || first + QC_TAP_CHUNK < job->taps ? sums : NULL;
         qc_tile_u8_s8(&tile, height, panels.count);
         tile.weight += QC_TAP_CHUNK * job->k4 * 4 * QC_PANEL;
+        tile.unsaturated += QC_TAP_CHUNK / 64 * job->k4;
         tile.start = sums;
         tile.start_step = QC_TILE_LD;
     }

@@ -52,6 +52,7 @@ typedef struct {
     int64_t block_rows;          /* output pixels of a block where it runs by blocks, at most QC_BLOCK_ROWS */
     int32_t pad_value;
     const int8_t *weight;
+    const uint64_t *unsaturated; /* of the weight panels: see qc_tile */
     qc_epilogue epilogue;
 } qc_conv2d;
 

@@ -20,7 +20,8 @@
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    return left < MOST_ROWS ? (int)left : MOST_ROWS;
+    const int64_t tiles = (left + MOST_ROWS - 1) / MOST_ROWS;
+    return (int)((left + tiles - 1) / tiles);
 }
 
 static inline __m256i broadcast4(const uint8_t *bytes)
