@@ -41,6 +41,7 @@ class OpSupport:
 # The kernel of a call that costs nothing: its result is its operand's memory.
 VIEW = "view"
 
+
 @dataclass(frozen=True)
 class Limits:
     """What a machine does at best with a number of threads: multiply-accumulates, bytes read."""
