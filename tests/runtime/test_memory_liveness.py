@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from numpy.typing import NDArray
 from torch import fx
@@ -168,3 +169,23 @@ def test_nothing_writes_over_inputs_and_results() -> None:
     live = returning(graph, x, z)
     assert [buffer.values for buffer in live.buffers] == [("clamp",)]
     assert live.in_place == 0
+
+
+def test_only_operands_of_the_result_s_type_are_overwritten() -> None:
+    graph, x = quantized()
+    tensors = (
+        torch.ones(1, dtype=torch.int32),
+        torch.ones(1, 4, 1, 1, dtype=torch.int8),
+        torch.ones(4, 4, 1, 1, dtype=torch.int8),
+        torch.zeros(4, dtype=torch.int32),
+    )
+    one, row, weight, bias = (graph.add_constant(t, "c", graph.output) for t in tensors)
+    geometry = (0, [1, 1], [0, 0, 0, 0], [1, 1], 1)
+    sums = call(graph, "conv2d", x, weight, bias, *geometry)
+    limits = (0, 0, -128, 127)
+    assert TARGET.in_place(sums) == ()
+    assert TARGET.in_place(call(graph, "requantize", sums, one, one, 1, *limits)) == ()
+    assert TARGET.in_place(call(graph, "requantize", x, one, one, 1, *limits)) == ("x",)
+    assert TARGET.in_place(call(graph, "add", row, x, *ADD)) == ("b",)
+    assert TARGET.in_place(call(graph, "add", x, x, *ADD)) == ("a", "b")
+    assert TARGET.in_place(conv(graph, x, x)) == ("residual",)
