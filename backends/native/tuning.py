@@ -187,12 +187,19 @@ class _Bench:
             return 1.0
         run = self._prepare(1)
 
-        def total(chosen: Sequence[int]) -> float:
+        def measure(chosen: Sequence[int], threads: int) -> float:
             self._choose(chosen)
-            return sum(_seconds(partial(run, threads, None)) for threads in self._threads)
+            return _seconds(partial(run, threads, None))
 
-        least = _interleave({False: lambda: total(first), True: lambda: total(winners)}, seconds)
-        gain = least[False] / least[True] if least else 1.0
+        settings = {"model": first, "winners": winners}
+        calls = {
+            (name, threads): partial(measure, chosen, threads)
+            for threads in self._threads
+            for name, chosen in settings.items()
+        }
+        least = _interleave(calls, seconds)
+        totals = {name: sum(least.get((name, n), 1.0) for n in self._threads) for name in settings}
+        gain = totals["model"] / totals["winners"]
         self._choose(winners if gain > 1.0 else first)
         return max(gain, 1.0)
 
@@ -207,9 +214,10 @@ class _Bench:
 
         sizes = [1 << i for i in range(MAX_SLICE.bit_length())]
         calls = {n: partial(total, n) for n in dict.fromkeys((given, *sizes))}
-        least = _interleave(calls, seconds) or {given: 0.0}
+        least = _interleave(calls, seconds / 2) or {given: 0.0}
         best = min(least, key=least.__getitem__)
-        return best if least[best] < (1 - MARGIN) * least[given] else given
+        final = _interleave({n: calls[n] for n in {given, best}}, seconds / 2)
+        return best if final and final[best] < (1 - MARGIN) * final[given] else given
 
     def _choose(self, chosen: Sequence[int]) -> None:
         """Makes the program run the given setting of each operator."""
