@@ -134,6 +134,8 @@ def why_not(node: fx.Node) -> str | None:
     name = _op_name(node)
     if name not in EMITTERS:
         return f"there is no kernel for {node.target}"
+    if reason := _too_large(node):
+        return reason
     args = arguments(node)
     for parameter in CONSTANTS:
         value = args.get(parameter)
@@ -146,6 +148,20 @@ def why_not(node: fx.Node) -> str | None:
         return "dequantize takes int8 codes only"
     if name == "matmul_requant" and not isinstance(type_of(node).shape[-1], int):
         return "matmul_requant needs a fixed number of columns"
+    return None
+
+
+def _too_large(node: fx.Node) -> str | None:
+    """Returns what of a call exceeds the limits of ``qc.h``, None when nothing does."""
+    for value in (node, *node.all_input_nodes):
+        if type_of(value).rank > MAX_RANK:
+            return f"{value.name} has {type_of(value).rank} dimensions, kernels take {MAX_RANK}"
+    for name in ("weight", "dw_weight"):
+        weight = arguments(node).get(name)
+        if isinstance(weight, fx.Node) and type_of(weight).rank == 4:
+            height = type_of(weight).shape[2]
+            if isinstance(height, int) and height > MAX_KERNEL_ROWS:
+                return f"its filter has {height} rows, kernels take {MAX_KERNEL_ROWS}"
     return None
 
 

@@ -86,12 +86,16 @@ def round_down_scale(
 ) -> NDArray[np.float32] | None:
     """Returns the fp32 multipliers, or None where the round-down path is not exact (section 4).
 
-    Exact needs, in every channel: m % 128 == 0, M <= 1/2, and M >= 2**-15 or |acc| <= 2**24.
+    Exact needs, in every channel: m % 128 == 0, M <= 1/2, and M >= 2**-15 or |acc| <= 2**24; and
+    that the saturation of the input to s bits shows in no result: m is in normal form, or no input
+    saturates.
     """
     m = multiplier.astype(np.int64)
     real = np.ldexp(m.astype(np.float64), -shift.astype(np.int64).astype(np.int32))
     small_enough = (real >= 2.0**-15) | (bound <= 2**24) | (m == 0)
-    if not bool(np.all((m % 128 == 0) & (real <= 0.5) & small_enough)):
+    saturation = np.left_shift(np.int64(1), np.maximum(shift.astype(np.int64) - 1, 0))
+    harmless = (m == 0) | (m >= 2**30) | (bound < saturation)
+    if not bool(np.all((m % 128 == 0) & (real <= 0.5) & small_enough & harmless)):
         return None
     return real.astype(np.float32)
 

@@ -87,7 +87,7 @@ static void locate_tile(const qc_conv_job *job, const qc_row_block *block, int64
     if (inside) {
         source->rows = block->base + r;
         source->row_step = 0;
-        source->offsets = job->tap_offsets ? job->tap_offsets : source->tap_offsets;
+        source->offsets = job->tap_offsets ? job->tap_offsets + first : source->tap_offsets;
         return;
     }
     point_rows(job, block, r, first, count, source);
@@ -169,7 +169,8 @@ static void compute_large_tile(const qc_conv_job *job, const qc_row_block *block
     qc_tile tile = describe_tile(job, row, panels);
     for (int64_t first = 0; first < job->taps; first += QC_TAP_CHUNK) {
         tile.taps = qc_min(QC_TAP_CHUNK, job->taps - first);
-        locate_taps(p, panels.group * (p->channels / p->groups), first, tile.taps, source.tap_offsets);
+        if (!job->tap_offsets)
+            locate_taps(p, panels.group * (p->channels / p->groups), first, tile.taps, source.tap_offsets);
         locate_tile(job, block, r, height, first, tile.taps, &source);
         tile.rows = source.rows;
         tile.row_step = source.row_step;

@@ -2,6 +2,8 @@
 #ifndef QC_LEVEL_H
 #define QC_LEVEL_H
 
+#include <stdint.h>
+
 #if defined(__AVX512BW__) && defined(__AVX512VNNI__)
 #define QC_AVX512 1
 #elif defined(__AVX2__)
@@ -10,5 +12,12 @@
 #define QC_AVX2_VNNI 1 /* vpdpbusd on 256-bit registers, in either encoding */
 #endif
 #endif
+
+/* Inlined at every level of optimization: a call would overwrite sums that are pinned to registers. */
+#define QC_INLINE static inline __attribute__((always_inline))
+
+/* Numbers at any address. */
+typedef int32_t qc_int32_anywhere __attribute__((aligned(1), may_alias));
+typedef int64_t qc_int64_anywhere __attribute__((aligned(1), may_alias));
 
 #endif

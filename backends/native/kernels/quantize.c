@@ -121,13 +121,19 @@ static void quantize_strip(const qc_quantize *p, const float *x, int64_t count, 
     }
 }
 
+/* Says whether quantize_strip takes strips of any length: the others go through a block of STRIP pixels. */
+static int takes_long_strips(const qc_quantize *p)
+{
+    return p->channels == 1 || p->channels == 3 || p->channels == 4;
+}
+
 /* Images are cut into strips of STRIP pixels; few planes take neighbouring strips at once. */
 static void quantize_task(const void *argument, int index, int count)
 {
     const border_job *job = argument;
     const qc_quantize *p = job->p;
     const int64_t strips = (p->pixels + STRIP - 1) / STRIP, total = p->batch * strips;
-    const int64_t end = total * (index + 1) / count, longest = p->channels <= 4 ? strips : 1;
+    const int64_t end = total * (index + 1) / count, longest = takes_long_strips(p) ? strips : 1;
     for (int64_t s = total * index / count, length; s < end; s += length) {
         const int64_t image = s / strips, first = s % strips * STRIP;
         length = qc_min(qc_min(longest, strips - s % strips), end - s);

@@ -91,11 +91,9 @@ static inline void divide_groups(strip *s, int64_t steps, const uint64_t *unsatu
     }
 }
 
-static inline __m256i broadcast4(const void *values)
+QC_INLINE __m256i broadcast4(const void *values)
 {
-    int32_t group;
-    memcpy(&group, values, sizeof group);
-    return _mm256_set1_epi32(group);
+    return _mm256_set1_epi32(*(const qc_int32_anywhere *)values);
 }
 
 /* Rows with the numbers of the registers that hold their sums. */

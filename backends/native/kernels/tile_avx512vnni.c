@@ -8,7 +8,6 @@
 #include "tile.h"
 #include "epilogue_avx512.h"
 
-#include <string.h>
 
 int qc_tile_rows(int64_t left, int panels)
 {
@@ -20,11 +19,9 @@ int qc_tile_rows(int64_t left, int panels)
     return left >= 4 ? 4 : left >= 2 ? 2 : 1;
 }
 
-static inline __m512i broadcast4(const uint8_t *bytes)
+QC_INLINE __m512i broadcast4(const uint8_t *bytes)
 {
-    int32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return _mm512_set1_epi32(word);
+    return _mm512_set1_epi32(*(const qc_int32_anywhere *)bytes);
 }
 
 /* Rows of a tile with the numbers of the registers that hold their sums. */

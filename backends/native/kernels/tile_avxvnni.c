@@ -7,7 +7,6 @@
 #include "tile.h"
 
 #include <immintrin.h>
-#include <string.h>
 
 #define MOST_ROWS 12 /* rows of a call: two strips of 6 rows */
 
@@ -24,11 +23,9 @@ int qc_tile_rows(int64_t left, int panels)
     return (int)((left + tiles - 1) / tiles);
 }
 
-static inline __m256i broadcast4(const uint8_t *bytes)
+QC_INLINE __m256i broadcast4(const uint8_t *bytes)
 {
-    int32_t word;
-    memcpy(&word, bytes, sizeof word);
-    return _mm256_set1_epi32(word);
+    return _mm256_set1_epi32(*(const qc_int32_anywhere *)bytes);
 }
 
 /* Rows of a strip with the numbers of the registers that hold their sums. */

@@ -6,10 +6,9 @@
 #define QC_VECTOR_H
 
 #include "arith.h"
+#include "level.h"
 
 #include <string.h>
-
-#define QC_INLINE static inline __attribute__((always_inline))
 
 #if defined(__AVX512BW__) || defined(__AVX2__)
 #define QC_VECTOR 1
