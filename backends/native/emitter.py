@@ -61,6 +61,8 @@ EMITTERS: dict[str, Emission] = {
     "pad": movement.emit_pad,
 }
 ISLAND = "island"
+# Limits of the kernels: QC_MAX_RANK, and rows of a filter, whose pointers stand on the stack.
+MAX_RANK, MAX_KERNEL_ROWS = 8, 4096
 CONSTANTS = (
     *("weight", "bias", "multiplier", "shift", "table", "scale"),
     *("dw_weight", "dw_bias", "dw_multiplier", "dw_shift", "mid_table"),
