@@ -22,7 +22,7 @@ FLAGS = (
     "-O1",
 )
 # Of test_native_program.py only what runs whole programs: no other processes, no bad input.
-KERNELS = ("products", "chained", "elementwise", "movement", "edges")
+KERNELS = ("products", "avxvnni", "chained", "elementwise", "movement", "edges")
 PROGRAM = ("every_batch_and_thread_count", "callers_of_several_threads", "float_island")
 FOLDER = Path(__file__).parent
 FILES = [
