@@ -6,6 +6,7 @@ import ctypes
 import os
 import tempfile
 import threading
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from qcompiler.backends.native.layout import empty_storage, from_storage, to_sto
 from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.types import TensorType
+from qcompiler.ir.types import TensorType, evaluate_dim
 from qcompiler.runtime.inputs import check_inputs
 
 SLACK = 64
@@ -247,17 +248,22 @@ class NativeProgram:
 
 
 def _solve(types: Sequence[TensorType], tensors: Sequence[torch.Tensor]) -> dict[str, int]:
-    """Returns the symbols' values for which the types have the tensors' shapes."""
+    """Returns the least values of the symbols for which the types have the tensors' shapes."""
     values: dict[str, int] = {}
     for tensor_type, tensor in zip(types, tensors, strict=True):
         for dim, size in zip(tensor_type.shape, tensor.shape, strict=True):
             if isinstance(dim, int) or len(dim.free_symbols) != 1:
                 continue
-            (unknown,) = dim.free_symbols
-            solutions = [size] if dim == unknown else sympy.solve(dim - size, unknown)
-            if str(unknown) not in values and solutions:
-                values[str(unknown)] = int(solutions[0])
+            (unknown,) = map(str, dim.free_symbols)
+            values[unknown] = max(_least_value(dim, unknown, size), values.get(unknown, 0))
     return values
+
+
+def _least_value(dim: sympy.Expr, unknown: str, size: int) -> int:
+    """Returns the least value of a symbol that makes a dimension, which grows with it, so large."""
+    if dim.is_Symbol:
+        return size
+    return 1 + bisect_left(range(1, 2**31), size, key=lambda v: evaluate_dim(dim, {unknown: v}))
 
 
 def _call(graph: QGraph, node: fx.Node, held: Mapping[fx.Node, torch.Tensor]) -> torch.Tensor:

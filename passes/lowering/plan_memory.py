@@ -5,12 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from qcompiler.errors import counted
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 from qcompiler.runtime.memory_liveness import find_liveness
+
+# Longer formulas are left out of the report; the program's text has them.
+_SHORT = 40
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,12 @@ class PlanMemory(Pass):
         example = self._sizes(graph, 1)
         plan = graph.memory_plan = live.plan(example, [self._sizes(graph, 4)])
         at = ", ".join(f"{name} {size}" for name, size in example.items())
-        known = f"{plan.example_size} at {at} ({plan.size})" if at else plan.size
+        formula = f" ({plan.size})" if at and len(str(plan.size)) < _SHORT else ""
         context.notes.append(
-            f"arena {known} bytes; no plan needs less than {plan.peak}; {live.in_place} results"
-            f" in the place of an operand, {live.views} views"
+            f"arena {plan.example_size} bytes{f' at {at}' if at else ''}{formula};"
+            f" no plan needs less than {plan.peak};"
+            f" {counted(live.in_place, 'result')} in the place of an operand,"
+            f" {counted(live.views, 'view')}"
         )
         return False
 

@@ -16,8 +16,11 @@ import sympy
 
 from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
 from qcompiler.runtime.memory_search import Block, arrange, lower_bound
+from qcompiler.torch_compat import FloorDiv
 
 ALIGNMENT = 64
+# Share of a factor that rounding it alone may add.
+_MOST_PADDING = sympy.Rational(1, 16)
 
 
 @dataclass(frozen=True)
@@ -51,14 +54,20 @@ class MemoryPlan:
 
 
 def align(size: Dim) -> Dim:
-    """Returns a size rounded up to the alignment for every value of its symbols."""
+    """Returns a size rounded up to the alignment for every value of its symbols.
+
+    Factors are rounded one by one, which keeps sums comparable, where that adds little: the bytes
+    of a sample. Where they are small, as channels are beside symbols of height and width, it would
+    multiply the size, and the sum is rounded.
+    """
     if isinstance(size, int):
         return -(-size // ALIGNMENT) * ALIGNMENT
-    terms = []
-    for term in sympy.Add.make_args(sympy.expand(size)):
-        factor, rest = term.as_coeff_Mul()
-        terms.append(sympy.ceiling(factor / ALIGNMENT) * ALIGNMENT * rest)
-    return simplify_dim(sympy.Add(*terms))
+    terms = [term.as_coeff_Mul() for term in sympy.Add.make_args(sympy.expand(size))]
+    rounded = [(sympy.ceiling(factor / ALIGNMENT) * ALIGNMENT, rest) for factor, rest in terms]
+    added = zip(terms, rounded, strict=True)
+    if any(up - factor > _MOST_PADDING * abs(factor) for (factor, _), (up, _) in added):
+        return ALIGNMENT * sympy.ceiling(sympy.expand(size / ALIGNMENT))
+    return simplify_dim(sympy.Add(*(up * rest for up, rest in rounded)))
 
 
 def plan_memory(
@@ -128,6 +137,8 @@ def _least(value: sympy.Expr) -> sympy.Rational | None:
             return sympy.Add(*known)
         case sympy.floor() | sympy.ceiling():
             return value.func(*known)
+        case FloorDiv() if value.args[1].is_Integer and value.args[1] > 0:
+            return sympy.floor(known[0] / known[1])
         case sympy.Mul() if all(bound >= 0 for bound in known):
             return sympy.Mul(*known)
         case sympy.Pow() if known[0] >= 0 and value.exp.is_Integer and value.exp > 0:

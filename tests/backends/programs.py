@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -13,7 +13,7 @@ import qcompiler.ir.integer_ops  # noqa: F401  # defines the operators
 from qcompiler.ir.annotations import set_type, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.stages import Stage
-from qcompiler.ir.types import SymbolRange, TensorType, symbol
+from qcompiler.ir.types import Dim, SymbolRange, TensorType, symbol
 
 OPS = torch.ops.qcompiler
 _LIMITS = [-3, -128, 127]
@@ -157,15 +157,20 @@ def programs(draw: st.DrawFn, most: int = 12) -> QGraph:
     return w.graph
 
 
-def quantized() -> tuple[QGraph, fx.Node]:
-    """Returns a graph that quantizes its input [batch,4,1,1], and the codes."""
+def quantized(
+    channels: int = 4,
+    height: Dim = 1,
+    width: Dim = 1,
+    symbols: Mapping[str, SymbolRange] | None = None,
+) -> tuple[QGraph, fx.Node]:
+    """Returns a graph that quantizes its input, a batch of images, and the codes."""
     empty = fx.Graph()
     empty.placeholder("image")
     empty.output(())
-    graph = QGraph(
-        fx.GraphModule(torch.nn.Module(), empty), Stage.TARGETED, {"batch": SymbolRange(1, 64)}
-    )
-    set_type(graph.inputs[0], TensorType(torch.float32, (symbol("batch"), 4, 1, 1)))
+    module = fx.GraphModule(torch.nn.Module(), empty)
+    graph = QGraph(module, Stage.TARGETED, symbols or {"batch": SymbolRange(1, 64)})
+    shape = (symbol("batch"), channels, height, width)
+    set_type(graph.inputs[0], TensorType(torch.float32, shape))
     return graph, call(graph, "quantize", graph.inputs[0], 40.0, 0, -128, 127)
 
 

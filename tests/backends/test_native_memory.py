@@ -11,11 +11,12 @@ from qcompiler.backends.cpu import CpuTarget
 from qcompiler.backends.native.emitter import kernel_sources
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
+from qcompiler.ir.types import SymbolRange, symbol
 from qcompiler.passes.lowering.plan_memory import PlanMemory
 from qcompiler.passmgr.context import PassContext
 from qcompiler.report.table import rows_of
 from qcompiler.target.base import VIEW
-from tests.backends.programs import call, conv, programs, quantized
+from tests.backends.programs import ADD, call, conv, programs, quantized
 from tests.backends.strategies import FEW
 
 ALLOCATION = re.compile(rb"\b(malloc|calloc|realloc|aligned_alloc|posix_memalign)\s*\(")
@@ -69,3 +70,31 @@ def test_a_running_program_allocates_nothing() -> None:
     run, alone = text.split(b"EXPORT int qc_op(")
     assert not ALLOCATION.search(run)
     assert ALLOCATION.search(alone)
+
+
+def test_sizes_of_all_dimensions_may_vary() -> None:
+    symbols = {name: SymbolRange(1, 99) for name in ("batch", "height", "width")}
+    graph, x = quantized(8, symbol("height"), symbol("width"), symbols)
+    halved = call(graph, "max_pool2d", x, [3, 3], [2, 2], [1, 1, 1, 1], [1, 1])
+    again = call(graph, "max_pool2d", halved, [3, 3], [2, 2], [1, 1, 1, 1], [1, 1])
+    low = call(graph, "clamp", halved, -9, 9)
+    out = call(graph, "add", call(graph, "clamp", low, -8, 8), halved, *ADD)
+    results = [call(graph, "dequantize", node, 0.1, 0) for node in (out, again)]
+    graph.output.args = (tuple(results),)
+    context = PassContext(target=CpuTarget())
+    PlanMemory(length=40).run(graph, context)
+    plan = graph.memory_plan
+    assert plan is not None
+    assert plan.example_size == plan.peak == 8 * 40 * 40 + 8 * 20 * 20
+    (note,) = context.notes
+    assert note == (
+        "arena 16000 bytes at batch 1, height 40, width 40; no plan needs less than 16000;"
+        " 2 results in the place of an operand, 0 views"
+    )
+    program = CpuTarget().build(graph)
+    for shape in ((1, 8, 40, 40), (3, 8, 1, 7), (2, 8, 33, 6)):
+        image = torch.randn(shape)
+        for want, have in zip(graph.run(image), program.run([image], 2), strict=True):
+            assert torch.equal(want, have)
+        codes = torch.randint(-128, 128, graph.run(image)[0].shape, dtype=torch.int8)
+        assert torch.equal(program.run_op("clamp", [codes], 1), codes.clamp(-9, 9))

@@ -206,7 +206,7 @@ def test_align_rounds_up_for_every_value(size: Dim) -> None:
     for binding in BINDINGS:
         have, got = evaluate_dim(size, binding), evaluate_dim(aligned, binding)
         assert got % ALIGNMENT == 0
-        assert got >= have
+        assert have <= got < 1.25 * have + ALIGNMENT
 
 
 @pytest.mark.parametrize(("size", "wanted"), [(0, 0), (1, 64), (64, 64), (65, 128)])
