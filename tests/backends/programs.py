@@ -66,7 +66,8 @@ class _Writer:
     def like(self, node: fx.Node) -> fx.Node:
         """Draws a value of a node's type, which may be the node itself."""
         same = [value for value in self.values if type_of(value) == type_of(node)]
-        return self.draw(st.sampled_from([node, self.pick(same), same[0]]))
+        found: fx.Node = self.draw(st.sampled_from([node, self.pick(same), same[0]]))
+        return found
 
     def pick(self, values: list[fx.Node]) -> fx.Node:
         """Draws a value, late ones more often: they are the ends of chains."""
@@ -97,7 +98,7 @@ def _product(w: _Writer, x: fx.Node) -> None:
     parameters = w.weights(channels, 1 if depthwise else channels, kernel, kernel)
     groups = channels if depthwise else 1
     geometry = [[1, 1], [kernel // 2] * 4, [1, 1], groups]
-    add = [None, None, None]
+    add: list[Any] = [None, None, None]
     if w.draw(st.booleans()):
         add = [None, w.like(x), ADD]
     w.call("conv2d_requant", x, *parameters, -3, *geometry, *_LIMITS, *add)
