@@ -79,6 +79,7 @@ def compile(
     chosen = resolve_target(target)
     passes = resolve_pipeline(pipeline, chosen)
     budget = resolve_tuning(tune, tune_seconds, chosen)
+    chosen.warm_up()
     default_threads()  # a wrong value in the environment is told before the work, not after it
     with _progress(progress) as show, _one_thread() as threads:
         show("capturing", None)

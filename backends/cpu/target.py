@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import ClassVar
 
@@ -32,15 +33,16 @@ from qcompiler.backends.native.emitter import (
     OpDescriptor,
     Plan,
     emit,
+    kernel_sources,
     plan_sequentially,
     why_not,
 )
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.limits import measure_limits
 from qcompiler.backends.native.runtime import NativeProgram
-from qcompiler.backends.native.toolchain import accepts, build, has_compiler
+from qcompiler.backends.native.toolchain import accepts, build, has_compiler, warm_up
 from qcompiler.backends.native.tuning import FAST_SETTINGS, tune
-from qcompiler.errors import counted
+from qcompiler.errors import QCompilerError, counted
 from qcompiler.ir.graph import QGraph
 from qcompiler.runtime.threads import default_threads
 from qcompiler.target.base import VIEW, Executable, Limits, OpSupport, Run, Target
@@ -163,6 +165,11 @@ class CpuTarget(Target):
     def is_view(self, node: fx.Node) -> bool:
         """Says whether a call is a reshape whose result is its operand's bytes."""
         return is_view(node)
+
+    def warm_up(self) -> None:
+        """Compiles the kernel library in the background."""
+        with suppress(QCompilerError):
+            warm_up(kernel_sources(), self._levels()[0])
 
     def build(self, graph: QGraph) -> CpuExecutable:
         """Builds a graph at stage TARGETED.

@@ -12,10 +12,12 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
+from threading import Lock, Thread
 
 from qcompiler.backends.native import object_cache
 from qcompiler.backends.native.levels import (
@@ -52,6 +54,7 @@ DEFAULT_OPTIMIZATION = "-O3"
 # Zig builds for the processor that it runs on unless it is told not to; only zig knows the word.
 _ZIG_BASELINE = "-mcpu=baseline"
 _MOST_COMPILERS = 8
+_LOCKS = tuple(Lock() for _ in range(64))
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,21 @@ def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
         return (Path(folder) / "program.so").read_bytes()
 
 
+def warm_up(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> None:
+    """Compiles the kernel library at some levels in the background, for a build that comes later.
+
+    A problem is left for that build to meet.
+    """
+
+    def compile_all() -> None:
+        with suppress(QCompilerError):
+            compiler = find_compiler()
+            for unit in _units({**sources, **generated(sources, levels)}, levels):
+                _object(compiler, unit)
+
+    Thread(target=compile_all, name="qcompiler-warm-up", daemon=True).start()
+
+
 def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
     """Returns the shared units, those of each level, and the program, the longest first."""
     headers = {name: content for name, content in sources.items() if name.endswith(".h")}
@@ -190,8 +208,13 @@ def _object(compiler: Compiler, unit: _Unit) -> bytes:
     return _library_object(compiler, unit)
 
 
-@lru_cache(maxsize=256)
 def _library_object(compiler: Compiler, unit: _Unit) -> bytes:
+    with _LOCKS[hash(unit) % len(_LOCKS)]:  # whoever comes second waits for the first one's object
+        return _kept_object(compiler, unit)
+
+
+@lru_cache(maxsize=256)
+def _kept_object(compiler: Compiler, unit: _Unit) -> bytes:
     host = (platform.system(), platform.machine())
     key = hashlib.sha256(repr((host, compiler, unit)).encode()).hexdigest()
     kept = object_cache.read(key)

@@ -145,6 +145,9 @@ class Target(ABC):
         """
         return False
 
+    def warm_up(self) -> None:  # noqa: B027  # nothing to do is a fine answer
+        """Begins in the background what ``build`` needs; problems are left for it to meet."""
+
     @abstractmethod
     def build(self, graph: QGraph) -> Executable:
         """Builds a graph at stage TARGETED.

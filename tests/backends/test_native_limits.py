@@ -55,7 +55,7 @@ def test_tiles_do_not_depend_on_the_optimization(
     monkeypatch: pytest.MonkeyPatch, flag: str
 ) -> None:
     monkeypatch.setenv("QCOMPILER_CFLAGS", flag)
-    toolchain._library_object.cache_clear()
+    toolchain._kept_object.cache_clear()
     check([convolution(1, 20, (7, 9), (50, 20, 3, 3)), convolution(1, 8, (5, 5), (70, 8, 1, 1))])
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from tests.backends.test_native_program import small_network
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """An empty folder for objects, and none of them in this process."""
     monkeypatch.setenv("QCOMPILER_CACHE", str(tmp_path / "cache"))
-    toolchain._library_object.cache_clear()
+    toolchain._kept_object.cache_clear()
     return tmp_path / "cache" / "objects"
 
 
@@ -77,7 +78,7 @@ SOURCES = {
 
 def built() -> bytes:
     """Returns a library that is built without what this process remembers."""
-    toolchain._library_object.cache_clear()
+    toolchain._kept_object.cache_clear()
     return toolchain.build(SOURCES, isa.LEVELS[:1])
 
 
@@ -152,3 +153,22 @@ def test_clang_builds_levels_of_every_width(monkeypatch: pytest.MonkeyPatch) -> 
     image = torch.randn(2, 3, 17, 15)
     for want, have in zip(network.run(image), program.run([image], 2), strict=True):
         assert torch.equal(want, have)
+
+
+def test_the_library_is_compiled_ahead_once(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    compiled: list[str] = []
+    compile_unit = toolchain._compile
+
+    def counting(compiler: toolchain.Compiler, unit: toolchain._Unit) -> bytes:
+        compiled.append(unit.name)
+        return compile_unit(compiler, unit)
+
+    monkeypatch.setattr(toolchain, "_compile", counting)
+    target = CpuTarget(isa="portable")
+    target.warm_up()
+    target.build(small_network())
+    for thread in threading.enumerate():
+        if thread.name == "qcompiler-warm-up":
+            thread.join()
+    assert sorted(compiled) == sorted(set(compiled)), "no unit is compiled twice"
+    assert "conv2d.c" in compiled
