@@ -15,6 +15,7 @@ from torch import fx
 from qcompiler.backends.cpu.datasheet import DATASHEET
 from qcompiler.backends.cpu.isa import (
     BEST,
+    LEVELS,
     VARIABLE,
     best_level,
     forced_level,
@@ -266,7 +267,8 @@ class CpuTarget(Target):
             forced = forced_level()
             lacking = "a level of this machine" if forced is None else forced.name
             return f"it carries {names(carried)} and not {lacking}"
-        if self.isa == BEST and has_compiler() and chosen != best_level():
+        # A compiler that builds slower levels alone is no reason to leave the faster one.
+        if self.isa == BEST and has_compiler() and _is_faster(best_level(), chosen):
             return f"it carries {names(carried)}, this machine has {best_level().name}"
         return None
 
@@ -277,6 +279,10 @@ class CpuTarget(Target):
             return parse_levels(forced.name)
         usable = [isa for isa in wanted_levels(self.isa) if is_supported(isa) and accepts(isa)]
         return tuple(usable) or (best_level(),)
+
+
+def _is_faster(one: Isa, other: Isa) -> bool:
+    return LEVELS.index(one) > LEVELS.index(other)
 
 
 def _plan(graph: QGraph) -> Plan:

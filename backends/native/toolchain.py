@@ -86,14 +86,29 @@ def find_compiler() -> Compiler:
     The words of QCOMPILER_CFLAGS end every call of it, linking included.
 
     Raises:
-        QCompilerError: QC0801 when there is none.
+        QCompilerError: QC0801 when there is none or CC cannot be split into words, QC0803 when
+            QCOMPILER_CFLAGS cannot.
     """
-    extra = shlex.split(os.environ.get("QCOMPILER_CFLAGS", ""))
-    return _probe(os.environ.get("CC", ""), os.environ.get("PATH", ""), tuple(extra))
+    extra = _words_of("QCOMPILER_CFLAGS", "QC0803")
+    preferred = _words_of("CC", "QC0801")
+    return _probe(os.environ.get("CC", ""), preferred, os.environ.get("PATH", ""), extra)
+
+
+def _words_of(variable: str, code: str) -> tuple[str, ...]:
+    """Returns the words of an environment variable, split as a shell splits them."""
+    text = os.environ.get(variable, "")
+    try:
+        return tuple(shlex.split(text))
+    except ValueError as error:
+        raise QCompilerError(
+            code,
+            f"{variable} is {text!r}: {str(error)[:1].lower()}{str(error)[1:]}",
+            remedy=f"write {variable} as in a shell, with both quotes around a word, or unset it",
+        ) from error
 
 
 def has_compiler() -> bool:
-    """Returns whether there is a C compiler."""
+    """Returns whether a C compiler is found; it need not work."""
     try:
         find_compiler()
     except QCompilerError:
@@ -102,13 +117,16 @@ def has_compiler() -> bool:
 
 
 @lru_cache(maxsize=_MOST_COMPILERS)
-def _probe(preferred: str, path: str, extra: tuple[str, ...]) -> Compiler:
-    candidates = [shlex.split(preferred)] if preferred else [["cc"], ["gcc"], ["clang"]]
+def _probe(
+    preferred: str, preferred_words: tuple[str, ...], path: str, extra: tuple[str, ...]
+) -> Compiler:
+    usual: list[tuple[str, ...]] = [("cc",), ("gcc",), ("clang",)]
+    candidates = [preferred_words] if preferred else usual
     if not preferred and find_spec("ziglang") is not None:
-        candidates.append([sys.executable, "-m", "ziglang", "cc"])
+        candidates.append((sys.executable, "-m", "ziglang", "cc"))
     for words in candidates:
         if words and shutil.which(words[0], path=path):
-            found = Compiler(tuple(words), _version(words))
+            found = Compiler(words, _version(words))
             baseline = (_ZIG_BASELINE,) if _accepts(found, (_ZIG_BASELINE,)) else ()
             return replace(found, flags=baseline, extra=extra)
     raise QCompilerError(
@@ -121,7 +139,14 @@ def _probe(preferred: str, path: str, extra: tuple[str, ...]) -> Compiler:
 
 
 def _version(words: Sequence[str]) -> str:
-    done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise QCompilerError(
+            "QC0801",
+            f"the C compiler {words[0]} cannot be run: {error.strerror}",
+            remedy="set CC to another C compiler",
+        ) from error
     return done.stdout.strip() or "unknown"
 
 
@@ -129,7 +154,7 @@ def accepts(level: Isa) -> bool:
     """Returns whether the compiler can build a level; another processor's compiler cannot.
 
     Raises:
-        QCompilerError: QC0801 without a compiler.
+        QCompilerError: QC0801 without a compiler, QC0803 for a malformed QCOMPILER_CFLAGS.
     """
     return not level.flags or _accepts(find_compiler(), level.flags, level.macros)
 
@@ -141,7 +166,7 @@ def _accepts(compiler: Compiler, flags: tuple[str, ...], macros: tuple[str, ...]
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
         (Path(folder) / "probe.c").write_text(f"{missing}int probe;\n", encoding="utf-8")
         done = _run(compiler, [*flags, "-c", "probe.c", "-o", "probe.o"], folder)
-    return done.returncode == 0
+        return done.returncode == 0 and (Path(folder) / "probe.o").is_file()
 
 
 def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
@@ -158,8 +183,7 @@ def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
         names = [f"{i}.o" for i in range(len(units))]
         for name, content in zip(names, objects, strict=True):
             (Path(folder) / name).write_bytes(content)
-        _call(compiler, [*LINK_FLAGS, "-o", "program.so", *names], folder)
-        return (Path(folder) / "program.so").read_bytes()
+        return _call(compiler, [*LINK_FLAGS, "-o", "program.so", *names], folder, "program.so")
 
 
 def warm_up(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> None:
@@ -230,20 +254,26 @@ def _compile(compiler: Compiler, unit: _Unit) -> bytes:
         for file_name, text in (*unit.headers, (unit.name, unit.content)):
             (Path(folder) / file_name).write_bytes(text)
         place = f"-ffile-prefix-map={folder}=."
-        _call(compiler, [*unit.flags, place, "-c", unit.name, "-o", "unit.o"], folder)
-        return (Path(folder) / "unit.o").read_bytes()
+        arguments = [*unit.flags, place, "-c", unit.name, "-o", "unit.o"]
+        return _call(compiler, arguments, folder, "unit.o")
 
 
-def _call(compiler: Compiler, arguments: Sequence[str], folder: str) -> None:
+def _call(compiler: Compiler, arguments: Sequence[str], folder: str, output: str) -> bytes:
+    """Runs the compiler and returns the file that it wrote."""
     done = _run(compiler, arguments, folder)
-    if done.returncode != 0:
-        first = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr[:200])
-        version = compiler.version.partition("\n")[0]
-        raise QCompilerError(
-            "QC0803",
-            f"{compiler.command[0]} failed with status {done.returncode}: {first}",
-            remedy=f"check that the compiler works ({version}), or set CC to another one",
-        )
+    written = Path(folder) / output
+    if done.returncode == 0 and written.is_file():
+        return written.read_bytes()
+    first = next((x for x in done.stderr.splitlines() if "error" in x), done.stderr[:200])
+    problem = f"failed with status {done.returncode}: {first}"
+    if done.returncode == 0:
+        problem = f"reported success and wrote no {output}"
+    version = compiler.version.partition("\n")[0]
+    raise QCompilerError(
+        "QC0803",
+        f"{compiler.command[0]} {problem}",
+        remedy=f"check that the compiler works ({version}), or set CC to another one",
+    )
 
 
 def _run(

@@ -42,6 +42,49 @@ def test_a_wrong_cc_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert caught.value.code == "QC0801"
 
 
+@pytest.mark.parametrize(("variable", "code"), [("CC", "QC0801"), ("QCOMPILER_CFLAGS", "QC0803")])
+def test_a_variable_that_is_no_words_is_named(
+    monkeypatch: pytest.MonkeyPatch, variable: str, code: str
+) -> None:
+    monkeypatch.setenv(variable, 'gcc "-O2')
+    assert not toolchain.has_compiler()
+    with pytest.raises(QCompilerError, match="no closing quotation") as caught:
+        toolchain.find_compiler()
+    assert caught.value.code == code
+    assert caught.value.problem.startswith(f"{variable} is 'gcc \"-O2'")
+
+
+def test_a_compiler_that_cannot_be_run_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "broken"
+    broken.write_bytes(b"no program")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    assert not toolchain.has_compiler()
+    with pytest.raises(QCompilerError, match=r"QC0801.*broken cannot be run"):
+        toolchain.find_compiler()
+
+
+def test_a_compiler_that_writes_nothing_is_a_coded_error(
+    cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CC", "true")
+    with pytest.raises(QCompilerError, match=r"QC0803: true reported success and wrote no unit\.o"):
+        CpuTarget(isa="portable").build(small_network())
+    assert not any(toolchain.accepts(level) for level in isa.LEVELS if level.flags)
+
+
+@pytest.mark.parametrize("cc", ["true", "false", 'gcc "-O2', "no-such-compiler"])
+def test_an_artifact_that_fits_needs_no_compiler(monkeypatch: pytest.MonkeyPatch, cc: str) -> None:
+    network = small_network()
+    files = CpuTarget().build(network).files()
+    monkeypatch.setenv("CC", cc)
+    restored = CpuTarget().restore(network, files)
+    assert restored.files() == files
+    assert not any("again" in note for note in restored.notes())
+
+
 def test_refused_sources_are_a_coded_error() -> None:
     with pytest.raises(QCompilerError, match="QC0803"):
         toolchain.build({**kernel_sources(), "program.c": b"int broken("}, ())
