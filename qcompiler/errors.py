@@ -48,7 +48,7 @@ CATALOG: dict[str, str] = {
     "QC0604": "an artifact or other output can be written as a whole to the given place",
     # QC07xx: running
     "QC0701": "inputs have the shapes, dtype and device that the program was compiled for",
-    "QC0702": "a number of threads, also that of QCOMPILER_NUM_THREADS, is a whole number above 0",
+    "QC0702": "a number of threads is whole and from 1 to 1024, one of rounds at least 1",
     # QC08xx: tools and extras
     "QC0801": "a C compiler is available for a native target",
     "QC0802": "an optional package is installed when a feature needs it",

@@ -14,13 +14,12 @@ from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.structure import pack
 from qcompiler.ir.types import TensorType
-from qcompiler.report.counts import bytes_moved, macs_of
 from qcompiler.report.rates import OpRate, rates_text
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
 from qcompiler.runtime.artifact import pack_graph, write_artifact
 from qcompiler.runtime.inputs import check_inputs, rejection, signature_of
-from qcompiler.runtime.threads import check_threads, default_threads
+from qcompiler.runtime.threads import check_rounds, check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
 from qcompiler.target.base import VIEW, Executable, Limits, Run, Target
 
@@ -36,9 +35,9 @@ _ODD_BATCH = 5
 class BenchResult:
     """Latencies measured side by side, in turns, and the least time of each operator.
 
-    ``rates`` and ``limits`` are those of all threads together, at the sizes of the inputs, whereas
-    the work in ``report`` is that of a batch of 1. Where threads share the samples of a batch, the
-    time of an operator is that of one thread over its share.
+    ``rates`` and ``limits`` are those of all threads together, and the work in ``report`` is that
+    at the sizes of the inputs. Where threads share the samples of a batch, the time of an operator
+    is that of one thread over its share.
     """
 
     timings: Mapping[str, Timing]
@@ -60,7 +59,7 @@ class BenchResult:
 
     def text(self, *, plain: bool = False) -> str:
         """Returns latencies, limits and the table of operators; a plain one has no frame."""
-        lines = [f"{counted(self.threads, 'thread')}, first input {tuple(self.batch)}"]
+        lines = [f"{self.report.at}, first input {tuple(self.batch)}"]
         for name, timing in self.timings.items():
             least, median = timing.minimum * 1e3, timing.median * 1e3
             lines.append(f"{name}: min {least:.3f} ms, median {median:.3f} ms")
@@ -72,6 +71,11 @@ class BenchResult:
         if self.limits is not None:
             peak, read = self.limits.macs_per_second / 1e9, self.limits.bytes_per_second / 1e9
             lines.append(f"limits here: {peak:.1f} GMAC/s of int8, {read:.1f} GB/s from memory")
+        if self.threads > 1:
+            lines.append(
+                "where threads take slices of a batch, an operator's us are those of one thread"
+                " over its share; MMAC and kB are those of all"
+            )
         lines.append(rates_text(self.rates, self.limits, plain=plain))
         return "\n".join([*lines, *self.report.notes]) + "\n"
 
@@ -118,7 +122,7 @@ class Program:
         """Sets the number of threads that one call may use.
 
         Raises:
-            QCompilerError: QC0702 when that is no whole number of at least 1.
+            QCompilerError: QC0702 when that is no whole number from 1 to 1024.
         """
         self._threads = check_threads(threads, "num_threads")
 
@@ -205,7 +209,12 @@ class Program:
 
         Each operator is compared with what the machine does at best, measured as well: dot products
         of int8 values, and bytes from memory. Inputs are random of batch 1 when none are given.
+
+        Raises:
+            QCompilerError: QC0701 for inputs of another form, QC0702 when ``rounds`` is no whole
+                number of at least 1.
         """
+        rounds = check_rounds(rounds)
         given = list(inputs) or self.example_inputs(0)
         sizes = check_inputs(self.graph, given)
         calls: dict[str, Callable[[], object]] = {"int8": lambda: self(*given)}
@@ -215,9 +224,11 @@ class Program:
         timings = interleave(calls, rounds=rounds)
         spent = self._executable.time_ops(given, self._threads, max(3, rounds // 2))
         shape = tuple(given[0].shape) if given else ()
-        report = self.report().with_times(spent)
+        sized = ", ".join(f"{name} {size}" for name, size in sizes.items())
+        at = ", ".join(filter(None, (sized, counted(self._threads, "thread"))))
+        report = self.report().measured(self.graph, spent, sizes, at)
         limits = self._executable.limits(self._threads)
-        rates = _rates(self.graph, report, sizes)
+        rates = _rates(report)
         return BenchResult(timings, report, self._threads, shape, rates, limits)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -238,17 +249,10 @@ class Program:
         return [torch.randn(t.bind(sizes), generator=source) for t in self._input_types]
 
 
-def _rates(graph: QGraph, report: Report, sizes: Mapping[str, int]) -> tuple[OpRate, ...]:
+def _rates(report: Report) -> tuple[OpRate, ...]:
     """Returns the rates of the operators that were timed; views have nothing to do."""
-    nodes = {node.name: node for node in graph.calls}
     return tuple(
-        OpRate(
-            row.node,
-            row.kernel,
-            row.microseconds,
-            macs_of(nodes[row.node], sizes),
-            bytes_moved(nodes[row.node], sizes),
-        )
+        OpRate(row.node, row.kernel, row.microseconds, row.macs, row.bytes)
         for row in report.rows
         if row.microseconds is not None and row.kernel != VIEW
     )

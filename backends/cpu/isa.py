@@ -74,7 +74,7 @@ def forced_level() -> Isa | None:
     Raises:
         QCompilerError: QC0804 for an unknown level, or one that this machine lacks.
     """
-    name = os.environ.get(VARIABLE, "")
+    name = os.environ.get(VARIABLE, "").strip()
     if not name:
         return None
     if name not in {isa.name for isa in supported_levels()}:

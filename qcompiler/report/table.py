@@ -27,7 +27,8 @@ _UNWRAPPED = 2000
 class Row:
     """One operator of a program.
 
-    ``macs`` and ``bytes`` are for a batch of 1; ``bytes`` is what the operator moves: its operands,
+    ``macs`` and ``bytes`` are for a batch of 1, in the report of a measurement for the measured
+    sizes; ``bytes`` is what the operator moves: its operands,
     parameters and result, each once. ``microseconds`` is the least measured time, None where it
     was not measured; ``sqnr`` is the signal-to-noise ratio in dB of the value against the float
     model, with all error up to here, None without a float value.
@@ -49,21 +50,36 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """The rows of a program in execution order, with totals and the float islands."""
+    """The rows of a program in execution order, with totals and the float islands.
+
+    ``at`` says in words what sizes ``macs`` and ``bytes`` are for, and how many threads ran.
+    """
 
     target: str
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
+    at: str = f"batch {EXAMPLE}"
 
     @property
     def islands(self) -> tuple[Row, ...]:
         """The operators that stayed in floating point."""
         return tuple(r for r in self.rows if r.bits == "float island")
 
-    def with_times(self, microseconds: Mapping[str, float]) -> Report:
-        """Returns the report with measured times."""
-        timed = (replace(r, microseconds=microseconds.get(r.node)) for r in self.rows)
-        return replace(self, rows=tuple(timed))
+    def measured(
+        self, graph: QGraph, microseconds: Mapping[str, float], sizes: Mapping[str, int], at: str
+    ) -> Report:
+        """Returns the report of a measurement, with times and the work at the measured sizes."""
+        nodes = {node.name: node for node in graph.calls}
+        timed = (
+            replace(
+                row,
+                microseconds=microseconds.get(row.node),
+                macs=macs_of(nodes[row.node], sizes),
+                bytes=0 if row.kernel == VIEW else bytes_moved(nodes[row.node], sizes),
+            )
+            for row in self.rows
+        )
+        return replace(self, rows=tuple(timed), at=at)
 
     def as_json(self) -> list[dict[str, Any]]:
         """Returns the rows as JSON objects."""
@@ -74,7 +90,7 @@ class Report:
 
     def text(self, *, plain: bool = False) -> str:
         """Returns the table as text; a plain one has no frame and one line for each operator."""
-        title = f"program for {self.target}, batch {EXAMPLE}"
+        title = f"program for {self.target}, {self.at}"
         table = Table(title=None if plain else title, show_footer=True)
         if plain:
             table.box, table.pad_edge = None, False

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeGuard
 
 from qcompiler.errors import QCompilerError
 
 VARIABLE = "QCOMPILER_NUM_THREADS"
+# More are a slip: each is a thread of the system with a stack of its own.
+MOST_THREADS = 1024
 
 _CPUS = Path("/sys/devices/system/cpu")
 _GROUPS = Path("/sys/fs/cgroup")
@@ -19,28 +22,47 @@ def check_threads(threads: object, source: str) -> int:
     """Returns a number of threads given as an int or as text.
 
     Raises:
-        QCompilerError: QC0702 naming the source when it is no whole number of at least 1.
+        QCompilerError: QC0702 naming the source when it is no whole number from 1 to 1024.
     """
     number = threads
     if isinstance(threads, str) and threads.strip().isdecimal():
-        number = int(threads)
-    if not isinstance(number, int) or isinstance(number, bool) or number < 1:
+        number = int(threads.strip()[: len(str(MOST_THREADS)) + 1])
+    if not _is_count(number) or number > MOST_THREADS:
         raise QCompilerError(
             "QC0702",
             f"{source} is {threads!r}",
-            remedy=f"give a whole number of at least 1; this process may use {available_cores()}",
+            remedy=f"give a whole number from 1 to {MOST_THREADS}; this process may use"
+            f" {available_cores()}",
         )
     return number
+
+
+def check_rounds(rounds: object) -> int:
+    """Returns how often something is measured.
+
+    Raises:
+        QCompilerError: QC0702 when it is no whole number of at least 1.
+    """
+    if not _is_count(rounds):
+        raise QCompilerError(
+            "QC0702", f"rounds is {rounds!r}", remedy="give a whole number of at least 1"
+        )
+    return rounds
+
+
+def _is_count(number: object) -> TypeGuard[int]:
+    return isinstance(number, int) and not isinstance(number, bool) and number >= 1
 
 
 def default_threads() -> int:
     """Returns what QCOMPILER_NUM_THREADS says, else the number of available physical cores.
 
     Raises:
-        QCompilerError: QC0702 when the variable holds no whole number of at least 1.
+        QCompilerError: QC0702 when the variable holds no whole number from 1 to 1024. One without
+            text counts as unset.
     """
-    given = os.environ.get(VARIABLE)
-    return available_cores() if given is None else check_threads(given, VARIABLE)
+    given = os.environ.get(VARIABLE, "").strip()
+    return check_threads(given, VARIABLE) if given else available_cores()
 
 
 def available_cores() -> int:

@@ -291,7 +291,7 @@ def test_the_report_of_a_loaded_program_begins_with_its_level(
     x = torch.randn(4, 6)
     program = qcompiler.compile(torch.nn.Linear(6, 5), [x], target=f"cpu{{isa=portable+{BEST}}}")
     program.save(tmp_path / "a.qcp")
-    monkeypatch.setenv(isa.VARIABLE, "portable")
+    monkeypatch.setenv(isa.VARIABLE, " portable ")
     loaded = qcompiler.load(tmp_path / "a.qcp")
     assert torch.equal(loaded(x), program(x))
     for one, level in ((program, BEST), (loaded, "portable")):

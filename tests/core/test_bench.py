@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -33,11 +35,22 @@ def test_work_is_that_of_the_measured_batch(program: qc.Program, batch: int, thr
     convolution = next(rate for rate in result.rates if rate.macs)
     assert convolution.macs == batch * PIXELS * 3 * CHANNELS
     row = next(row for row in result.report.rows if row.node == convolution.node)
-    assert row.macs == PIXELS * 3 * CHANNELS
+    assert (row.macs, row.bytes) == (convolution.macs, convolution.bytes)
+    title = f"batch {batch}, {threads} thread{'s' if threads > 1 else ''}"
+    assert f"program for cpu, {title}" in str(result.report)
+    assert str(result).startswith(f"{title}, first input ({batch}, 3, 14, 14)")
+    assert ("those of one thread over its share" in str(result)) == (threads > 1)
+    assert "program for cpu, batch 1" in str(program.report())
     assert convolution.bytes > batch * PIXELS * (3 + CHANNELS)
     assert convolution.microseconds == row.microseconds
     quantize = result.rates[0]
     assert quantize.bytes == batch * PIXELS * 3 * (4 + 1)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 2.0, True, "3", None])
+def test_rounds_are_a_whole_number_above_0(program: qc.Program, rounds: Any) -> None:
+    with pytest.raises(qc.QCompilerError, match="QC0702: rounds is"):
+        program.bench(rounds=rounds)
 
 
 def test_each_level_measures_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:

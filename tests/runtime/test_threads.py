@@ -91,7 +91,7 @@ def test_the_environment_sets_the_number(monkeypatch: pytest.MonkeyPatch, text: 
     assert default_threads() == int(text)
 
 
-@pytest.mark.parametrize("text", ["", "0", "-2", "2.5", "many", "0x2"])
+@pytest.mark.parametrize("text", ["0", "-2", "2.5", "many", "0x2", "1025", "9" * 5000])
 def test_another_value_of_the_environment_is_an_error(
     monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -103,8 +103,16 @@ def test_another_value_of_the_environment_is_an_error(
     assert "this process may use 4" in caught.value.remedy
 
 
+@pytest.mark.parametrize("text", ["", "  "])
+def test_an_empty_value_of_the_environment_is_none(
+    monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    monkeypatch.setenv(VARIABLE, text)
+    assert default_threads() == available_cores()
+
+
 def test_numbers_that_count_no_threads_are_refused() -> None:
-    assert check_threads(5, "it") == 5
-    for wrong in (0, -1, True, 2.0, None):
+    assert [check_threads(n, "it") for n in (5, 1024)] == [5, 1024]
+    for wrong in (0, -1, True, 2.0, None, 1025):
         with pytest.raises(QCompilerError, match="QC0702: it is"):
             check_threads(wrong, "it")
