@@ -34,6 +34,7 @@ DimNames = Mapping[Any, Any]
 DynamicShapes = Mapping[str, DimNames | None] | Sequence[DimNames | None]
 
 _CONSTRAINT = re.compile(r"^ +- ([^\n]+?)(?:\. If|\n|$)", re.MULTILINE)
+_SUGGESTED = re.compile(r"Dim\('\w+', min=[^)]*\)")
 _DIMENSION = re.compile(r"L(\['\w+'\](?:\[\d+\])?)\.size\(\)\[(\d+)\]")
 _DATA_DEPENDENT = ("Data-dependent", "data-dependent", "dynamic control flow", "Dynamic control")
 
@@ -65,7 +66,8 @@ def capture(
         inputs = _check_inputs(example_inputs)
         _check_precision(model, inputs)
         declared = _dim_names(inputs, _parameters(model), dynamic_shapes)
-        model = _export(model, _widen(inputs, declared), declared)
+        by_user = dynamic_shapes is not None
+        model = _export(model, _widen(inputs, declared), declared, by_user=by_user)
     elif not isinstance(model, ExportedProgram):
         raise QCompilerError(
             "QC0107",
@@ -211,7 +213,11 @@ def _symbol_names(
 
 
 def _export(
-    model: nn.Module, inputs: tuple[Tensor, ...], names: Sequence[Mapping[Any, Any]]
+    model: nn.Module,
+    inputs: tuple[Tensor, ...],
+    names: Sequence[Mapping[Any, Any]],
+    *,
+    by_user: bool,
 ) -> ExportedProgram:
     """Exports by running the forward method on fake tensors, or else from its bytecode."""
     uses = Counter(_text(n) for entry in names for n in entry.values())
@@ -232,7 +238,7 @@ def _export(
                 )
         except Exception as error:  # the forward method may raise anything
             failures.append(error)
-    raise _failed(failures) from failures[0]
+    raise _failed(failures, by_user=by_user) from failures[0]
 
 
 def _per_argument(model: nn.Module, shapes: tuple[dict[Any, Any], ...]) -> Any:
@@ -244,8 +250,11 @@ def _per_argument(model: nn.Module, shapes: tuple[dict[Any, Any], ...]) -> Any:
     return (*shapes[:fixed], shapes[fixed:])
 
 
-def _failed(failures: Sequence[Exception]) -> QCompilerError:
-    """Returns the error for the failures of both ways to export; the first is the plainer one."""
+def _failed(failures: Sequence[Exception], *, by_user: bool) -> QCompilerError:
+    """Returns the error for the failures of both ways to export; the first is the plainer one.
+
+    ``by_user`` says that dynamic_shapes declared the dimensions that are dynamic.
+    """
     lines = [line for error in failures if (line := _line_of(error)) is not None]
     source = lines[0] if lines else None
     if any(_depends_on_data(error) for error in failures):
@@ -258,12 +267,20 @@ def _failed(failures: Sequence[Exception]) -> QCompilerError:
     problem = _DIMENSION.sub(r"dimension \2 of \1", str(failures[0]))
     if "Constraints violated" in problem:
         reason = _CONSTRAINT.search(problem)
+        remedy = "declare the dimensions that may vary with dynamic_shapes; () fixes all"
+        if by_user:
+            wider = _SUGGESTED.search(problem)
+            remedy = (
+                "declare a larger minimum in dynamic_shapes, as torch.export."
+                f"{wider[0] if wider else 'Dim(name, min=...)'}, or leave the dimension out to"
+                " fix it"
+            )
         return QCompilerError(
             "QC0102",
             "the model does not accept every size of a dynamic dimension"
             + (f": {reason[1].strip()}" if reason else ""),
             source=source,
-            remedy="declare the dimensions that may vary with dynamic_shapes; () fixes all",
+            remedy=remedy,
         )
     kind = type(failures[0]).__name__
     return QCompilerError(

@@ -53,7 +53,8 @@ def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
         span = graph.symbols[name]
         if not span.low <= size <= span.high:
             problem = f"{name} is {size}, outside [{span.low}, {span.high}]"
-            raise rejection(problem, expected)
+            allowed = f"{name} from {span.low} to {span.high}"
+            raise rejection(problem, f"{expected}, {allowed}")
     return sizes
 
 

@@ -256,6 +256,7 @@ def test_inputs_of_another_form(program: qc.Program, inputs: tuple[Any, ...], pa
         error = refused("QC0701", partial(call, *inputs))
         assert part in error.problem
         assert "f32[batch,3,8,8]" in error.remedy
+        assert ("batch from 1 to " in error.remedy) == (part == "batch is 0")
 
 
 def test_inputs_that_are_not_contiguous(program: qc.Program) -> None:

@@ -112,6 +112,23 @@ def test_a_model_that_fixes_its_batch() -> None:
     assert type_of(graph.inputs[0]).shape == (16, 4)
 
 
+class _NeedsLength(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * 2 if x.shape[1] > 9 else x
+
+
+@pytest.mark.parametrize("name", ["length", torch.export.Dim("length")])
+def test_a_declared_dimension_with_too_small_a_minimum(name: Any) -> None:
+    shapes = ({0: name, 1: name},)
+    error = _error(_NeedsLength(), torch.randn(12, 12), dynamic_shapes=shapes)
+    assert error.code == "QC0102"
+    assert "torch.export.Dim('length', min=10)" in error.remedy
+    assert "leave the dimension out" in error.remedy
+    wide = torch.export.Dim("length", min=10)
+    graph = capture(_NeedsLength(), torch.randn(12, 12), ({0: wide, 1: wide},))
+    assert graph.symbols["length"].low == 10
+
+
 class _WritesInput(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return x.add_(1)
