@@ -49,10 +49,11 @@ class PlanMemory(Pass):
         at = ", ".join(f"{name} {size}" for name, size in example.items())
         formula = f" ({plan.size})" if at and len(str(plan.size)) < _SHORT else ""
         context.notes.append(
-            f"arena {plan.example_size} bytes{f' at {at}' if at else ''}{formula};"
+            f"arena: {plan.example_size} bytes{f' at {at}' if at else ''}{formula};"
             f" no plan needs less than {plan.peak};"
             f" {counted(live.in_place, 'result')} in the place of an operand,"
-            f" {counted(live.views, 'view')}"
+            f" {counted(live.views, 'view')}. Threads that share the samples of a batch hold one"
+            " slice of them each (ADR 0007)"
         )
         return False
 
