@@ -89,8 +89,8 @@ def test_sizes_of_all_dimensions_may_vary() -> None:
     (note,) = context.notes
     assert note == (
         "arena: 16000 bytes at batch 1, height 40, width 40; no plan needs less than 16000;"
-        " 2 results in the place of an operand, 0 views. Threads that share the samples of a batch hold"
-        " one slice of them each (ADR 0007)"
+        " 2 results in the place of an operand, 0 views. Threads that share the samples of a batch"
+        " hold one slice of them each (ADR 0007)"
     )
     program = CpuTarget().build(graph)
     for shape in ((1, 8, 40, 40), (3, 8, 1, 7), (2, 8, 33, 6)):
