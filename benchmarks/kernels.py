@@ -32,6 +32,7 @@ from qcompiler.report.timing import interleave
 
 _KERNELS = ROOT / "backends" / "native" / "kernels"
 _TILE = "tile_avx512vnni.c"
+_EPILOGUE = "epilogue_avx512vnni.c"
 _LEVEL = next(level for level in LEVELS if level.name == "avx512vnni")
 _PANEL = 16
 _PEAK_REPEATS, _PEAK_MACS = 20_000, 16 * 64  # about a quarter of a millisecond
@@ -123,7 +124,8 @@ def build(command: str, folder: Path) -> ctypes.CDLL:
     """
     library = folder / f"{Path(command).name}.so"
     flags = [OPTIMIZATION[_TILE], *COMMON_FLAGS, *_LEVEL.flags, f"-I{_KERNELS}", "-shared"]
-    files = [str(_KERNELS / _TILE), str(Path(__file__).with_name("tile_peak.c"))]
+    files = [str(_KERNELS / name) for name in (_TILE, _EPILOGUE)]
+    files.append(str(Path(__file__).with_name("tile_peak.c")))
     call = [command, *flags, *files, "-o", str(library)]
     done = subprocess.run(call, capture_output=True, text=True)
     if done.returncode != 0:
