@@ -14,7 +14,7 @@ help:
 	@echo "make test    run the whole test suite"
 	@echo "make lint    check format, style and types"
 	@echo "make sanitize run the kernel tests under sanitizers of memory and undefined behaviour"
-	@echo "make bench   measure accuracy and speed; tables go to benchmarks/results"
+	@echo "make bench   measure accuracy and import time; tables go to benchmarks/results"
 	@echo "make compare measure the speed of torch, ONNX Runtime and OpenVINO beside it"
 
 demo: $(VENV)/.demo

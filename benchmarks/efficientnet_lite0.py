@@ -1,4 +1,4 @@
-"""Accuracy and speed of EfficientNet-Lite0 in int8: python -m benchmarks.efficientnet_lite0."""
+"""Accuracy of EfficientNet-Lite0 in int8: python -m benchmarks.efficientnet_lite0."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import resource
 import time
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from rich.progress import track
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 import qcompiler
 from benchmarks.tables import write_table
-from qcompiler.report.timing import interleave
 from tests.assets import (
     CropBatches,
     PhotoSplit,
@@ -67,30 +66,12 @@ def accuracy(model: nn.Module, program: Run, split: PhotoSplit) -> list[list[str
     return rows
 
 
-def speed(alternatives: dict[str, Run], batch: int, rounds: int) -> list[list[str]]:
-    """Returns rows of minimum and median latency, and the ratios to the first alternative."""
-    photos = [photo.image for photo in labelled_photos()]
-    images = next(iter(CropBatches(photos, count=batch, batch_size=batch)))
-    calls = {name: (lambda run=run: run(images)) for name, run in alternatives.items()}
-    times = interleave(cast(dict[str, Callable[[], object]], calls), rounds=rounds)
-    first = next(iter(times.values()))
-    rows = []
-    for name, timing in times.items():
-        cells = [f"{timing.minimum * 1e3:.2f} ms", f"{timing.median * 1e3:.2f} ms"]
-        ratios = [first.minimum / timing.minimum, first.median / timing.median]
-        rows.append([f"{name}, batch {batch}", *cells, *(f"{ratio:.2f}" for ratio in ratios)])
-    return rows
-
-
 def main() -> None:
-    """Compiles the model, measures it, and writes both tables."""
+    """Compiles the model, measures it, and writes the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--calibration", type=int, default=64, help="number of calibration crops")
-    parser.add_argument("--rounds", type=int, default=50, help="timed calls of each alternative")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16], help="batch sizes")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--pipeline", help="passes as text instead of the default ones")
-    parser.add_argument("--torch-compile", action="store_true", help="time torch.compile as well")
     arguments = parser.parse_args()
 
     torch.set_num_threads(arguments.threads)
@@ -115,15 +96,6 @@ def main() -> None:
         rows.append([f"compile with {crops}", "", f"{seconds:.1f} s"])
         rows.append(["peak memory of the process until then", "", f"{peak:.2f} GB"])
         write_table("efficientnet_lite0_accuracy", "EfficientNet-Lite0, W8A8", rows)
-
-        alternatives: dict[str, Run] = {"fp32 eager": model, "int8": program}
-        if arguments.torch_compile:
-            alternatives["fp32 torch.compile"] = cast(Run, torch.compile(model))
-        rows = [["", "minimum", "median", "ratio of minima", "ratio of medians"]]
-        for batch in arguments.batches:
-            rows += speed(alternatives, batch, arguments.rounds)
-    title = f"EfficientNet-Lite0 latency, {arguments.threads} threads, calls in turns"
-    write_table("efficientnet_lite0_speed", title, rows)
 
 
 if __name__ == "__main__":

@@ -32,10 +32,10 @@ from qcompiler.report.timing import interleave
 
 _KERNELS = ROOT / "backends" / "native" / "kernels"
 _TILE = "tile_avx512vnni.c"
-_EPILOGUE = "epilogue_avx512vnni.c"
+_PARTS = (_TILE, "epilogue_avx512vnni.c", "peak.c")
 _LEVEL = next(level for level in LEVELS if level.name == "avx512vnni")
 _PANEL = 16
-_PEAK_REPEATS, _PEAK_MACS = 20_000, 16 * 64  # about a quarter of a millisecond
+_PEAK_ROUNDS = 25_000  # about a quarter of a millisecond
 _TILE_REPEATS = 500
 
 
@@ -124,7 +124,7 @@ def build(command: str, folder: Path) -> ctypes.CDLL:
     """
     library = folder / f"{Path(command).name}.so"
     flags = [OPTIMIZATION[_TILE], *COMMON_FLAGS, *_LEVEL.flags, f"-I{_KERNELS}", "-shared"]
-    files = [str(_KERNELS / name) for name in (_TILE, _EPILOGUE)]
+    files = [str(_KERNELS / name) for name in _PARTS]
     files.append(str(Path(__file__).with_name("tile_peak.c")))
     call = [command, *flags, *files, "-o", str(library)]
     done = subprocess.run(call, capture_output=True, text=True)
@@ -133,14 +133,15 @@ def build(command: str, folder: Path) -> ctypes.CDLL:
         raise RuntimeError(message)
     loaded = ctypes.CDLL(str(library))
     loaded.bench_peak.argtypes = [ctypes.c_int64]
+    loaded.bench_peak.restype = ctypes.c_int64
     loaded.bench_tile.argtypes = [ctypes.c_int, ctypes.c_int64]
     loaded.bench_depth.restype = ctypes.c_int64
     return loaded
 
 
-def peak_of(library: ctypes.CDLL) -> Callable[[], object]:
-    """Returns a call of the loop of vpdpbusd."""
-    return lambda: library.bench_peak(_PEAK_REPEATS)
+def peak_of(library: ctypes.CDLL) -> Callable[[], int]:
+    """Returns a call of the loop of vpdpbusd, which returns its multiplications."""
+    return lambda: int(library.bench_peak(_PEAK_ROUNDS))
 
 
 def tiles(libraries: dict[str, ctypes.CDLL], rounds: int) -> list[list[str]]:
@@ -157,7 +158,7 @@ def tiles(libraries: dict[str, ctypes.CDLL], rounds: int) -> list[list[str]]:
             calls[call] = partial(library.bench_tile, panels, _TILE_REPEATS)
         panels += 1
     times = interleave(calls, rounds=rounds)
-    peak = _PEAK_REPEATS * _PEAK_MACS / times["peak"].minimum
+    peak = peak_of(first)() / times["peak"].minimum
     table = [["tile, K=512, in the first level cache", *libraries]]
     for title, macs in dict.fromkeys(shapes.values()):
         cells = [
@@ -189,7 +190,7 @@ def compile_layer(layer: Layer, compiler: str, folder: Path) -> Program:
 
 
 def layer_row(
-    layer: Layer, programs: Sequence[Program], peak: Callable[[], object], rounds: int
+    layer: Layer, programs: Sequence[Program], peak: Callable[[], int], rounds: int
 ) -> list[str]:
     """Returns the title, and with each compiler microseconds, GMAC/s and the share of the peak."""
     image = layer.images()[:1]
@@ -203,7 +204,7 @@ def layer_row(
             row = max(rows, key=lambda r: r.macs)
             least[i] = min(least[i], row.microseconds or math.inf)
             macs = row.macs
-    peak_rate = _PEAK_REPEATS * _PEAK_MACS / peak_seconds
+    peak_rate = peak() / peak_seconds
     cells = [layer.title]
     for microseconds in least:
         rate = macs / microseconds * 1e6

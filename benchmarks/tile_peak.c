@@ -1,38 +1,19 @@
 /* What the speed of the AVX512-VNNI tile is measured with: the tile on operands that stay in the first
- * level cache, and a loop of nothing but vpdpbusd, whose speed is the peak. */
+ * level cache, and the loop of nothing but vpdpbusd of the kernel library, whose speed is the peak. */
 #include "tile.h"
-
-#include <immintrin.h>
 
 #define DEPTH 512
 #define EXPORT __attribute__((visibility("default")))
-
-/* Enough independent sums to hide the latency of one or two multipliers. */
-#define SUMS(X) X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)
-/* Unknown to the compiler, which would see else that all sums are one. */
-#define HIDE(x) __asm__ volatile("" : "+v"(x));
-#define ZERO(i) __m512i sum##i = _mm512_setzero_si512(); HIDE(sum##i)
-#define DOT(i) sum##i = _mm512_dpbusd_epi32(sum##i, a, b);
-#define TOTAL(i) total = _mm512_xor_si512(total, sum##i);
 
 EXPORT int64_t bench_depth(void)
 {
     return DEPTH;
 }
 
-/* Runs 16 instructions of 64 multiplications `repeats` times. */
-EXPORT int32_t bench_peak(int64_t repeats)
+/* Runs the loop that bench() of a program calls the peak, and returns its multiplications. */
+EXPORT int64_t bench_peak(int64_t rounds)
 {
-    __m512i a = _mm512_set1_epi8(3), b = _mm512_set1_epi8(-5);
-    HIDE(a)
-    HIDE(b)
-    SUMS(ZERO)
-    for (int64_t i = 0; i < repeats; i++) {
-        SUMS(DOT)
-    }
-    __m512i total = _mm512_setzero_si512();
-    SUMS(TOTAL)
-    return _mm512_reduce_add_epi32(total);
+    return qc_peak_products(rounds);
 }
 
 /* Returns the most rows that a tile of so many panels of 16 columns has; 0 if there are none. */
