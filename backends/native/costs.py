@@ -6,7 +6,8 @@ on one Zen 4 core with 512-bit dot products: what the model takes is within 1 % 
 for each network. It ranks the settings of a layer and is no prediction of time.
 
 - dot products: a step of a tile of r rows and p panels issues r * p of them and r + p loads, one of
-  each per cycle, and takes no less than a minimum, since the dot products of a sum form a chain;
+  each per cycle, and takes no less than a minimum, since the dot products of a sum form a chain; a
+  last panel of which 8 columns or less are in use counts half;
 - tiles: a tile has a cost of its own, each of its rows one for every tap whose address it computes,
   and each sum one for requantization;
 - weights: a block of rows reads them once, the first block from the third-level cache, and every
@@ -69,6 +70,11 @@ class Product:
         """Panels of a group."""
         return -(-self.channels // PANEL)
 
+    @property
+    def spare(self) -> float:
+        """The part of a group's last panel that costs no dot products."""
+        return 0.5 if 0 < self.channels % PANEL <= PANEL // 2 else 0.0
+
 
 def tile_widths(panels: int, widest: int) -> tuple[int, ...]:
     """Returns the panels of each tile across a group: as many tiles as needed, equally wide."""
@@ -122,13 +128,14 @@ def product_cycles(
     for rows, times in Counter(blocks).items():
         each = weights / _LINE * line_cycles(max(weights, _NEAR + 1))
         block = rows * product.taps * product.depth
-        for width in tile_widths(product.panels, widest):
+        widths = tile_widths(product.panels, widest)
+        for at, width in enumerate(widths, 1):
             heights = tile_heights(rows, width)
             own = width * PANEL * 4 * steps
             each += product.groups * (
                 own / _LINE * line_cycles(own) * (len(heights) - 1)
                 + block / _LINE * line_cycles(block if source is None else source)
-                + _tiles(product, heights, width)
+                + _tiles(product, heights, width, product.spare if at == len(widths) else 0.0)
             )
         cycles += times * each
     return cycles + weights / _LINE * (_THIRD_LEVEL_LINE - _SECOND_LEVEL_LINE)
@@ -157,11 +164,11 @@ def stored_cycles(product: Product) -> float:
     return 2 * size / _LINE * line_cycles(size)
 
 
-def _tiles(product: Product, heights: tuple[int, ...], width: int) -> float:
+def _tiles(product: Product, heights: tuple[int, ...], width: int, spare: float) -> float:
     """Returns the cycles of tiles whose operands are all in the first-level cache."""
     cycles = 0.0
     for height in heights:
-        step = max(height * width, height + width, _LEAST_STEP)
+        step = max(height * (width - spare), height + width, _LEAST_STEP)
         cycles += product.steps * step + product.taps * height * _TAP_ROW
         cycles += height * width * _REQUANTIZE + _TILE
     return cycles

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -69,6 +71,34 @@ def test_every_channel_count_up_to_forty(batch: int) -> None:
         ]
         geometry = [5, [1, 1], [0, 0, 0, 0], [1, 1], 1]
         cases.append(case("conv2d_requant", *arguments, *geometry, -7, -128, 127))
+    check(cases)
+
+
+@pytest.mark.parametrize("extra", ["none", "residual", "table", "exact", "sums"])
+def test_panels_that_are_half_used(extra: str) -> None:
+    """Widths around the half of a panel in tiles of every height, with few and with many taps."""
+    random = torch.Generator().manual_seed(5)
+    cases = []
+    for columns in (7, 8, 9, 24, 25, 40, 56, 57, 72):
+        for kernel, height, width in ((1, 1, 6), (1, 3, 7), (1, 5, 3), (9, 9, 11)):
+            x = torch.randint(-128, 128, (1, 6, height, width), dtype=torch.int8, generator=random)
+            weight = torch.randint(-127, 128, (columns, 6, kernel, kernel), generator=random)
+            bias = torch.randint(-999, 999, (columns,), generator=random)
+            head = [x, Const(weight.to(torch.int8)), Const(bias.to(torch.int32))]
+            geometry = [-9, [1, 1], [0] * 4, [1, 1], 1]
+            if extra == "sums":
+                cases.append(case("conv2d", *head, *geometry))
+                continue
+            mantissa = 2**30 + (77 if extra == "exact" else 128)
+            requant = [Const(torch.tensor([v], dtype=torch.int32)) for v in (mantissa, 41)]
+            extras: dict[str, Any] = {}
+            if extra == "table":
+                extras["table"] = Const(torch.arange(127, -129, -1, dtype=torch.int8))
+            if extra == "residual":
+                shape = (1, columns, height - kernel + 1, width - kernel + 1)
+                other = torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
+                extras = {"residual": other, "add": [3, 2**19, -5, 2**18, 20, 7, -100, 101]}
+            cases.append(case("conv2d_requant", *head, *requant, *geometry, 3, -128, 127, **extras))
     check(cases)
 
 

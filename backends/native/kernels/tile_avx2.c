@@ -175,6 +175,7 @@ static void (*const add_strip[])(const part_values *part, const strip *s) = {
 
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
+    (void)panels;
     part_values part __attribute__((aligned(32)));
     int32_t own[MOST_ROWS * QC_TILE_LD] __attribute__((aligned(32)));
     int32_t *sums = tile->sums ? tile->sums : own;
@@ -182,9 +183,10 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
     int64_t start_step = tile->start_step;
     const int8_t *weight = tile->weight;
     const uint64_t *unsaturated = tile->unsaturated;
+    const int64_t used = (tile->columns + COLUMNS - 1) / COLUMNS;
     for (place at = {0, 0}; at.tap < tile->taps;) {
         const int64_t steps = gather_rows(tile, rows, &at, &part);
-        for (int i = 0; i < panels * QC_PANEL / COLUMNS; i++) {
+        for (int i = 0; i < used; i++) {
             strip s = {.weight = weight + i / 2 * tile->panel_stride + i % 2 * STRIP_BYTES,
                        .start = start + i * COLUMNS, .start_step = start_step, .sums = sums + i * COLUMNS};
             divide_groups(&s, steps, unsaturated ? unsaturated + i * tile->unsaturated_stride : NULL);

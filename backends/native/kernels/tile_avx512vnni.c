@@ -24,6 +24,13 @@ QC_INLINE __m512i broadcast4(const uint8_t *bytes)
     return _mm512_set1_epi32(*(const qc_int32_anywhere *)bytes);
 }
 
+/* Keeps clang from a broadcast for each width, both from a general register. */
+QC_INLINE __m512i same_for_both(__m512i v)
+{
+    __asm__("" : "+v"(v));
+    return v;
+}
+
 /* Rows of a tile with the numbers of the registers that hold their sums. */
 #define P4_1(X) X(0, 0, 1, 2, 3)
 #define P4_2(X) P4_1(X) X(1, 4, 5, 6, 7)
@@ -59,11 +66,22 @@ QC_INLINE __m512i broadcast4(const uint8_t *bytes)
 #define START_2(r, z0, z1, z2, z3) START_1(r, z0, , , ) START(r, 1, z1)
 #define START_3(r, z0, z1, z2, z3) START_2(r, z0, z1, , ) START(r, 2, z2)
 #define START_4(r, z0, z1, z2, z3) START_3(r, z0, z1, z2, ) START(r, 3, z3)
+/* In tiles that end in half a panel, h sums its 8 columns in 256 bits: that is half the work. */
+#define START_HALF(r, p, z) register __m256i h##r __asm__("ymm" #z) = _mm512_castsi512_si256(b##p);
+#define START_H1(r, z0, z1, z2, z3) START_HALF(r, 0, z0)
+#define START_H2(r, z0, z1, z2, z3) START_1(r, z0, , , ) START_HALF(r, 1, z1)
+#define START_H3(r, z0, z1, z2, z3) START_2(r, z0, z1, , ) START_HALF(r, 2, z2)
+#define START_H4(r, z0, z1, z2, z3) START_3(r, z0, z1, z2, ) START_HALF(r, 3, z3)
 #define RELOAD(r, p) c##r##_##p = _mm512_loadu_si512(start + r * QC_TILE_LD + p * QC_PANEL);
 #define RELOAD_1(r, ...) RELOAD(r, 0)
 #define RELOAD_2(r, ...) RELOAD_1(r) RELOAD(r, 1)
 #define RELOAD_3(r, ...) RELOAD_2(r) RELOAD(r, 2)
 #define RELOAD_4(r, ...) RELOAD_3(r) RELOAD(r, 3)
+#define RELOAD_HALF(r, p) h##r = _mm256_loadu_si256((const __m256i *)(start + r * QC_TILE_LD + p * QC_PANEL));
+#define RELOAD_H1(r, ...) RELOAD_HALF(r, 0)
+#define RELOAD_H2(r, ...) RELOAD_1(r) RELOAD_HALF(r, 1)
+#define RELOAD_H3(r, ...) RELOAD_2(r) RELOAD_HALF(r, 2)
+#define RELOAD_H4(r, ...) RELOAD_3(r) RELOAD_HALF(r, 3)
 
 #define BIAS(p) const __m512i b##p = _mm512_loadu_si512(start + p * QC_PANEL);
 #define BIAS_1 BIAS(0)
@@ -84,6 +102,22 @@ QC_INLINE __m512i broadcast4(const uint8_t *bytes)
 #define STEP_2(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) DOT(r, 1) }
 #define STEP_3(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) DOT(r, 1) DOT(r, 2) }
 #define STEP_4(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) DOT(r, 1) DOT(r, 2) DOT(r, 3) }
+#define DOT_HALF(r, p) h##r = _mm256_dpbusd_epi32(h##r, _mm512_castsi512_si256(a), _mm512_castsi512_si256(b##p));
+#define STEP_H1(r, ...) { const __m512i a = broadcast4(row##r + k); DOT_HALF(r, 0) }
+#define STEP_H2(r, ...) { const __m512i a = same_for_both(broadcast4(row##r + k)); DOT(r, 0) DOT_HALF(r, 1) }
+#define STEP_H3(r, ...) { const __m512i a = same_for_both(broadcast4(row##r + k)); DOT(r, 0) DOT(r, 1) DOT_HALF(r, 2) }
+#define STEP_H4(r, ...) { const __m512i a = same_for_both(broadcast4(row##r + k)); DOT(r, 0) DOT(r, 1) DOT(r, 2) DOT_HALF(r, 3) }
+
+/* From here on half a panel is a whole one of which 8 columns are not used. */
+#define WIDEN(r, p, z) register __m512i c##r##_##p __asm__("zmm" #z) = _mm512_castsi256_si512(h##r);
+#define WIDEN_1(r, ...)
+#define WIDEN_2(r, ...)
+#define WIDEN_3(r, ...)
+#define WIDEN_4(r, ...)
+#define WIDEN_H1(r, z0, z1, z2, z3) WIDEN(r, 0, z0)
+#define WIDEN_H2(r, z0, z1, z2, z3) WIDEN(r, 1, z1)
+#define WIDEN_H3(r, z0, z1, z2, z3) WIDEN(r, 2, z2)
+#define WIDEN_H4(r, z0, z1, z2, z3) WIDEN(r, 3, z3)
 
 #define STORE(r, p) _mm512_storeu_si512(sums + r * QC_TILE_LD + p * QC_PANEL, c##r##_##p);
 #define STORE_1(r, ...) STORE(r, 0)
@@ -149,16 +183,17 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
         _mm_storeu_si128((__m128i *)(out + 32), _mm512_extracti32x4_epi32(y, 2));
 }
 
-#define TILE(ROWS, PANELS)                                                                            \
-    __attribute__((noinline)) static void tile_##ROWS##x##PANELS(const qc_tile *tile)                 \
+/* KIND is the number of panels, with an H before it where half of the last one is in use. */
+#define TILE_OF(ROWS, PANELS, KIND)                                                                   \
+    __attribute__((noinline)) static void tile_##ROWS##x##KIND(const qc_tile *tile)                   \
     {                                                                                                 \
         const int64_t depth = 4 * tile->k4, panel_stride = tile->panel_stride;                        \
         const int8_t *weight = tile->weight;                                                          \
         const int32_t *start = tile->start;                                                           \
         BIAS_##PANELS                                                                                 \
-        P##PANELS##_##ROWS(START_##PANELS)                                                            \
+        P##PANELS##_##ROWS(START_##KIND)                                                              \
         if (tile->start_step) {                                                                       \
-            P##PANELS##_##ROWS(RELOAD_##PANELS)                                                       \
+            P##PANELS##_##ROWS(RELOAD_##KIND)                                                         \
         }                                                                                             \
         for (int64_t t = 0; t < tile->taps; t++) {                                                    \
             const uint8_t *const *rows = tile->rows + t * tile->row_step;                             \
@@ -166,9 +201,10 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
             P##PANELS##_##ROWS(POINT)                                                                 \
             for (int64_t k = 0; k < depth; k += 4, weight += 4 * QC_PANEL) {                          \
                 LOAD_##PANELS                                                                         \
-                P##PANELS##_##ROWS(STEP_##PANELS)                                                     \
+                P##PANELS##_##ROWS(STEP_##KIND)                                                       \
             }                                                                                         \
         }                                                                                             \
+        P##PANELS##_##ROWS(WIDEN_##KIND)                                                              \
         int32_t *sums = tile->sums;                                                                   \
         if (sums) {                                                                                   \
             P##PANELS##_##ROWS(STORE_##PANELS)                                                        \
@@ -193,10 +229,12 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
             P##PANELS##_##ROWS(WRITE_MERGED)                                                          \
             return;                                                                                   \
         }                                                                                             \
-        const int clamps = e->qmin > 0 || e->qmax < 255; /* packing saturates to a byte */             \
+        const int clamps = e->qmin > 0 || e->qmax < 255; /* packing saturates to a byte */            \
         const __m512i low = _mm512_set1_epi8((char)e->qmin), high = _mm512_set1_epi8((char)e->qmax);  \
         P##PANELS##_##ROWS(WRITE_##PANELS)                                                            \
     }
+
+#define TILE(ROWS, PANELS) TILE_OF(ROWS, PANELS, PANELS) TILE_OF(ROWS, PANELS, H##PANELS)
 
 TILE(1, 1)
 TILE(2, 1)
@@ -226,12 +264,17 @@ TILE(6, 4)
 typedef void (*tile_function)(const qc_tile *tile);
 
 /* By panels, then by the number of rows. */
-static const tile_function tiles[4][15] = {
-    {[1] = tile_1x1, [2] = tile_2x1, [4] = tile_4x1, [6] = tile_6x1, [7] = tile_7x1, [8] = tile_8x1, [14] = tile_14x1},
-    {[1] = tile_1x2, [2] = tile_2x2, [4] = tile_4x2, [6] = tile_6x2, [7] = tile_7x2, [8] = tile_8x2, [14] = tile_14x2},
-    {[1] = tile_1x3, [2] = tile_2x3, [4] = tile_4x3, [6] = tile_6x3, [7] = tile_7x3, [8] = tile_8x3},
-    {[1] = tile_1x4, [2] = tile_2x4, [4] = tile_4x4, [6] = tile_6x4},
-};
+#define LOW(KIND) [1] = tile_1x##KIND, [2] = tile_2x##KIND, [4] = tile_4x##KIND, [6] = tile_6x##KIND
+#define MIDDLE(KIND) LOW(KIND), [7] = tile_7x##KIND, [8] = tile_8x##KIND
+#define HIGH(KIND) MIDDLE(KIND), [14] = tile_14x##KIND
+static const tile_function whole[4][15] = {{HIGH(1)}, {HIGH(2)}, {MIDDLE(3)}, {LOW(4)}};
+static const tile_function halved[4][15] = {{HIGH(H1)}, {HIGH(H2)}, {MIDDLE(H3)}, {LOW(H4)}};
+
+static tile_function tile_of(const qc_tile *tile, int rows, int panels)
+{
+    const int half = panels * QC_PANEL - tile->columns >= QC_PANEL / 2;
+    return (half ? halved : whole)[panels - 1][rows];
+}
 
 /* What the tile functions do not do in registers: 64-bit requantization, and tables. */
 static void finish_apart(const qc_tile *tile, int rows, int panels)
@@ -239,7 +282,7 @@ static void finish_apart(const qc_tile *tile, int rows, int panels)
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
     qc_tile apart = *tile;
     apart.sums = sums;
-    tiles[panels - 1][rows](&apart);
+    tile_of(tile, rows, panels)(&apart);
     qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
                        tile->out_stride);
 }
@@ -247,7 +290,7 @@ static void finish_apart(const qc_tile *tile, int rows, int panels)
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
     if (tile->sums || (tile->epilogue->scale && !tile->epilogue->table))
-        tiles[panels - 1][rows](tile);
+        tile_of(tile, rows, panels)(tile);
     else
         finish_apart(tile, rows, panels);
 }
