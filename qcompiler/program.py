@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from qcompiler.report.rates import OpRate, rates_text
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
 from qcompiler.runtime.artifact import pack_graph, write_artifact
-from qcompiler.runtime.inputs import check_inputs, rejection, signature_of
+from qcompiler.runtime.inputs import check_inputs, empty_results, rejection, signature_of
 from qcompiler.runtime.threads import check_rounds, check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
 from qcompiler.target.base import VIEW, Executable, Limits, Run, Target
@@ -137,7 +138,7 @@ class Program:
         return tuple(n.name for n in self.graph.inputs)
 
     def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> Any:
-        """Runs the program on inputs in order, or by name.
+        """Runs the program on inputs in order, or by name; an empty batch has empty results.
 
         Raises:
             QCompilerError: QC0701 when an input has another name, shape, dtype or device.
@@ -151,8 +152,15 @@ class Program:
         return pack(self.graph.structure, run(inputs, self._threads))
 
     def _prepare(self, inputs: Sequence[torch.Tensor]) -> Run:
-        """Checks inputs that were not seen before and remembers how to run their like."""
-        run = self._executable.prepare(check_inputs(self.graph, inputs))
+        """Checks inputs that were not seen before and remembers how to run their like.
+
+        Backends plan for at least one sample: without any there is nothing to run.
+        """
+        sizes = check_inputs(self.graph, inputs, may_be_empty=True)
+        if all(sizes.values()):
+            run = self._executable.prepare(sizes)
+        else:
+            run = partial(_run_nothing, self.graph, sizes)
         if len(self._prepared) >= _SIGNATURES:
             self._prepared.clear()
         self._prepared[signature_of(inputs)] = run
@@ -180,7 +188,7 @@ class Program:
 
     def reference(self, *inputs: torch.Tensor) -> Any:
         """Runs the program in the reference interpreter, which defines its results."""
-        check_inputs(self.graph, inputs)
+        check_inputs(self.graph, inputs, may_be_empty=True)
         return pack(self.graph.structure, self.graph.run(*inputs))
 
     def report(self) -> Report:
@@ -256,6 +264,13 @@ def _rates(report: Report) -> tuple[OpRate, ...]:
         for row in report.rows
         if row.microseconds is not None and row.kernel != VIEW
     )
+
+
+def _run_nothing(
+    graph: QGraph, sizes: Mapping[str, int], inputs: Sequence[torch.Tensor], threads: int
+) -> list[torch.Tensor]:
+    """Runs an empty batch; a program answers each call with tensors of its own."""
+    return empty_results(graph, sizes)
 
 
 def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:

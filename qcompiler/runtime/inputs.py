@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sympy
@@ -11,12 +11,16 @@ import torch
 from qcompiler.errors import QCompilerError, counted
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
+from qcompiler.ir.types import Dim, evaluate_dim, symbol
 
 
-def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
+def check_inputs(
+    graph: QGraph, inputs: Sequence[Any], *, may_be_empty: bool = False
+) -> dict[str, int]:
     """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
 
-    The outcome depends on ``signature_of`` the inputs alone.
+    The outcome depends on ``signature_of`` the inputs alone. ``may_be_empty`` lets a batch have no
+    samples where any other number of them would do and each result has a row for each of them.
 
     Raises:
         QCompilerError: QC0701 naming the input, what it is and what it should be.
@@ -51,11 +55,38 @@ def check_inputs(graph: QGraph, inputs: Sequence[Any]) -> dict[str, int]:
             raise rejection(problem, expected, name)
     for name, size in sizes.items():
         span = graph.symbols[name]
+        if may_be_empty and size == 0 and span.low == 1 and _is_batch(graph, name, sizes):
+            continue
         if not span.low <= size <= span.high:
             problem = f"{name} is {size}, outside [{span.low}, {span.high}]"
             allowed = f"{name} from {span.low} to {span.high}"
             raise rejection(problem, f"{expected}, {allowed}")
     return sizes
+
+
+def _is_batch(graph: QGraph, name: str, sizes: Mapping[str, int]) -> bool:
+    """Says whether a dimension comes first wherever it is, and no result has elements without it.
+
+    What is computed does not matter then. Sizes that divide by it have no value at 0.
+    """
+    batch = symbol(name)
+
+    def empties(dim: Dim) -> bool:
+        known = isinstance(dim, sympy.Expr) and dim.is_polynomial(batch)
+        return known and evaluate_dim(dim, sizes) == 0
+
+    results = [type_of(node).shape for node in graph.results]
+    later = [dim for node in graph.inputs for dim in type_of(node).shape[1:]]
+    later += [dim for shape in results for dim in shape[1:]]
+    if any(isinstance(dim, sympy.Expr) and batch in dim.free_symbols for dim in later):
+        return False
+    return all(shape and empties(shape[0]) for shape in results)
+
+
+def empty_results(graph: QGraph, sizes: Mapping[str, int]) -> list[torch.Tensor]:
+    """Returns the results for sizes of which one is 0; no result has elements then."""
+    types = [type_of(node) for node in graph.results]
+    return [torch.empty(t.bind(sizes), dtype=t.dtype, device="cpu") for t in types]
 
 
 def signature_of(inputs: Sequence[Any]) -> tuple[object, ...]:
