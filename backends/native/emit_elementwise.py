@@ -12,7 +12,12 @@ from qcompiler.backends.native.emit_movement import broadcast_strides
 from qcompiler.backends.native.layout import is_interleaved, row_major_strides, strides_of
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.backends.native.product_fields import bytes_clamp, store_table
+from qcompiler.ir.annotations import quant_of
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
+
+_INT64 = 2**63
+# The largest difference of two codes.
+_CODES = 255
 
 
 def _product(sizes: Sequence[Dim]) -> Dim:
@@ -220,7 +225,25 @@ def emit_mean(op: OpWriter) -> None:
 
 
 def _resize(op: OpWriter) -> dict[str, Any]:
-    return {**_images(op), "scale": list(op.args["scale"]), "offset": list(op.args["offset"])}
+    """Returns the geometry of a resize; positions are computed in 64 bits."""
+    scale, offset = op.args["scale"], op.args["offset"]
+    for axis, size in enumerate(op.args["output_size"]):
+        n, d = scale[2 * axis : 2 * axis + 2]
+        if abs(offset[axis]) + size * abs(d) + 2 * n >= _INT64:
+            op.refuse(f"its positions on axis {axis + 2} leave 64 bits")
+    return {**_images(op), "scale": list(scale), "offset": list(offset)}
+
+
+def _prove_blend(op: OpWriter) -> None:
+    """Proves that no sum of four weighted neighbours, scaled, leaves 64 bits."""
+    unit = int(op.args["scale"][0]) * int(op.args["scale"][2])
+    proof = quant_of(op.node).proof
+    reach = _CODES * unit if proof is None else max(abs(end) for end in proof)
+    if _CODES * unit >= _INT64:
+        op.refuse(f"its weights add up to {unit}")
+    for m, s in zip(*(op.constant(n).tolist() for n in ("multiplier", "shift")), strict=True):
+        if min(reach, 2 ** (s - 1)) * m + 2 ** (s - 1) >= _INT64:
+            op.refuse(f"its sums may reach {reach}, too many for the multiplier {m} and shift {s}")
 
 
 def emit_resize_nearest(op: OpWriter) -> None:
@@ -231,5 +254,6 @@ def emit_resize_nearest(op: OpWriter) -> None:
 
 def emit_resize_bilinear(op: OpWriter) -> None:
     """Emits resize_bilinear."""
+    _prove_blend(op)
     op.block("qc_resize", {**_resize(op), **_scalars(op)})
     op.call("qc_resize_bilinear_u8", "&p", op.tensor("x"), op.out)

@@ -23,8 +23,7 @@ from qcompiler.backends.native.cprint import c_dim, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.backends.native.packing import ALIGNMENT, Blob
-from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import origin_of, type_of
+from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
 from qcompiler.target.base import VIEW
@@ -263,13 +262,7 @@ def _write(graph: QGraph, node: fx.Node, blob: Blob, setting: Setting) -> OpWrit
     emission = EMITTERS.get(_op_name(node))
     if emission is not None:
         if reason := why_not(node):
-            raise QCompilerError(
-                "QC0203",
-                reason,
-                node=node.name,
-                source=origin_of(node).source,
-                remedy="choose another target, or keep the operator in float with strict=False",
-            )
+            writer.refuse(reason)
         emission(writer)
         return writer
     writer.kernels.append(ISLAND)

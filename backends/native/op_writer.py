@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import sympy
@@ -15,7 +15,8 @@ from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.cprint import c_dim, c_initializer, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.packing import ALIGNMENT, Blob
-from qcompiler.ir.annotations import type_of
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import origin_of, type_of
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
@@ -100,6 +101,16 @@ class OpWriter:
         """Calls a kernel with the context and the given C arguments."""
         self.kernels.append(kernel)
         self.lines.append(f"{kernel}({', '.join((context, *args))});")
+
+    def refuse(self, reason: str) -> NoReturn:
+        """Raises QC0203 for arguments that the kernel does not cover."""
+        raise QCompilerError(
+            "QC0203",
+            reason,
+            node=self.node.name,
+            source=origin_of(self.node).source,
+            remedy="choose another target, or keep the operator in float with strict=False",
+        )
 
     def _note(self, value: Any) -> None:
         if isinstance(value, Mapping):
