@@ -117,6 +117,29 @@ print(all(same(expected, program.run([image], 4)) for _ in range(50)))
     assert in_process(script) == "True\n"
 
 
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="needs a list of threads")
+def test_each_program_keeps_a_pool_of_its_own_and_the_pools_work_at_once() -> None:
+    script = """
+import os, torch
+from concurrent.futures import ThreadPoolExecutor
+from tests.backends.test_native_threads import CpuTarget, same, small_network
+network, image = small_network(), torch.randn(5, 3, 17, 15)
+expected = network.run(image)
+programs = [CpuTarget().build(network) for _ in range(2)]
+threads = []
+for program in programs:
+    before = len(os.listdir("/proc/self/task"))
+    right = [same(expected, program.run([image], 3)) for _ in range(5)]
+    threads.append(len(os.listdir("/proc/self/task")) - before)
+def call(program):
+    return all(same(expected, program.run([image], 3)) for _ in range(50))
+with ThreadPoolExecutor(4) as callers:
+    right += list(callers.map(call, programs * 2))
+print(threads, all(right))
+"""
+    assert in_process(script) == "[2, 2] True\n"
+
+
 def in_process(script: str) -> str:
     """Returns what a script prints in a process of its own."""
     command = [sys.executable, "-c", script]
