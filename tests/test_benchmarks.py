@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.compare import Entries, Entry, Plan, table
+from benchmarks.compare import Entries, Entry, Plan, parse, table
 from benchmarks.models import MODELS
 from benchmarks.remote import Failure, Worker
 from benchmarks.worker import signal_to_noise
@@ -17,6 +17,12 @@ from benchmarks.worker import signal_to_noise
 
 def _plan(*contenders: str) -> Plan:
     return Plan(["resnet18"], contenders, [1], [1], 1, 1.0, Path(), sys.executable)
+
+
+def test_every_system_takes_part_unless_fewer_are_asked_for() -> None:
+    peers = {"onnxruntime", "onnxruntime-int8", "openvino", "openvino-int8"}
+    assert set(parse([]).contenders) == {"qcompiler", "torch", "torch-compile"} | peers
+    assert parse(["--contenders", "torch"]).contenders == ["torch"]
 
 
 def test_ratios_are_to_the_fastest_peers_and_never_to_ourselves() -> None:
