@@ -92,8 +92,9 @@ class _Space:
                 yield from self._convolution(args)
             case "linear" | "linear_requant":
                 channels, depth = _shape(args["weight"])
-                rows = self._size(type_of(self._node).shape[:-1])
-                yield from _blocked(Product(rows, 1, depth, channels))
+                outer = type_of(self._node).shape[:-1]
+                if any(size != 1 for size in outer):
+                    yield from _blocked(Product(self._size(outer), 1, depth, channels))
             case "pointwise_depthwise_requant":
                 yield from self._chain()
 

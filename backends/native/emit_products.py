@@ -84,7 +84,7 @@ def _stage(op: OpWriter, tensor_type: TensorType, pointer: str, name: str, *, ba
 
 
 def emit_linear(op: OpWriter) -> None:
-    """Emits linear and linear_requant as a 1x1 convolution over one column."""
+    """Emits linear and linear_requant as a 1x1 convolution over one column, or over one pixel."""
     x_type, weight = op.type_of("x"), op.constant("weight")
     packed = pack(op, op.args, weight, 1)
     rows: Dim = 1
@@ -100,7 +100,9 @@ def emit_linear(op: OpWriter) -> None:
         **weight_fields(op, packed),
         "epilogue": epilogue_fields(op, op.args, packed),
     }
-    op.reserve(weight.shape[1] + 4 + SLACK)
+    kernel = "gemv" if rows == 1 else "conv2d"
+    if kernel == "conv2d":
+        op.reserve(weight.shape[1] + 4 + SLACK)
     x, residual, out = op.tensor("x"), residual_pointer(op), op.out
     if is_interleaved(x_type):
         x = _stage(op, x_type, x, "stage_x", back=False)
@@ -109,9 +111,9 @@ def emit_linear(op: OpWriter) -> None:
         out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
     op.block("qc_conv2d", fields)
     if "multiplier" in op.args:
-        op.call("qc_conv2d_u8_s8c_u8", "&p", f"(const uint8_t *){x}", residual, out)
+        op.call(f"qc_{kernel}_u8_s8c_u8", "&p", f"(const uint8_t *){x}", residual, out)
     else:
-        op.call("qc_conv2d_u8_s8c_i32", "&p", f"(const uint8_t *){x}", f"(int32_t *){out}")
+        op.call(f"qc_{kernel}_u8_s8c_i32", "&p", f"(const uint8_t *){x}", f"(int32_t *){out}")
     if is_interleaved(x_type):
         _stage(op, op.type, out, "stage_out", back=True)
 

@@ -126,11 +126,14 @@ def convolutions(draw: Draw, *, depthwise: bool = False) -> Case:
 
 
 @st.composite
-def linears(draw: Draw) -> Case:
-    """Draws linear and linear_requant on values of rank 1 to 4."""
+def linears(draw: Draw, *, one_row: bool = False) -> Case:
+    """Draws linear and linear_requant on values of rank 1 to 4, or on one row of any depth."""
     shape = (draw(BATCHES), *draw(st.lists(st.integers(1, 7), max_size=2)))
     shape = shape[draw(st.sampled_from([0, 0, 0, 0, len(shape)])) :]
     depth, columns = draw(st.integers(1, 90)), draw(st.integers(1, 90))
+    if one_row:
+        shape = (1,) * len(shape)
+        depth, columns = (n * draw(st.sampled_from([1, 1, 9])) for n in (depth, columns))
     x = codes(draw, (*shape, depth))
     weight = Const(codes(draw, (columns, depth), low=-127))
     head = [x, weight, bias(draw, columns)]

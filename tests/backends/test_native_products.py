@@ -9,7 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.backends.helpers import Case, Const, case, check
+from qcompiler.backends.native.emitter import emit, plan_sequentially
+from tests.backends.helpers import Case, Const, build_graph, case, check
 from tests.backends.strategies import FEW, convolutions, linears, matmuls
 
 
@@ -28,6 +29,30 @@ def test_depthwise_convolutions_equal_the_reference(cases: list[Case]) -> None:
 @FEW
 @given(st.lists(st.one_of(linears(), matmuls()), min_size=30, max_size=30))
 def test_linear_and_matmul_equal_the_reference(cases: list[Case]) -> None:
+    check(cases)
+
+
+@FEW
+@given(st.lists(linears(one_row=True), min_size=30, max_size=30))
+def test_one_row_equals_the_reference(cases: list[Case]) -> None:
+    graph, _ = build_graph(cases)
+    ops = emit(graph, plan_sequentially(graph)).ops
+    assert all("qc_gemv_u8_s8c_" in op.kernel for op in ops)
+    check(cases)
+
+
+def test_images_of_one_pixel_equal_the_reference() -> None:
+    """One row that a convolution finds at run time, or one row per group."""
+    random = torch.Generator().manual_seed(11)
+    cases = []
+    for depth, columns, groups in ((4, 6, 1), (23, 65, 1), (64, 64, 1), (515, 130, 1), (8, 6, 2)):
+        x = torch.randint(-128, 128, (1, depth, 1, 1), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (columns, depth // groups, 1, 1), generator=random)
+        sums = [Const(weight.to(torch.int8)), Const(torch.arange(columns, dtype=torch.int32))]
+        requant = [Const(torch.tensor([v], dtype=torch.int32)) for v in (2**30 + 128, 42)]
+        geometry = [7, [1, 1], [0] * 4, [1, 1], groups]
+        cases.append(case("conv2d", x, *sums, *geometry))
+        cases.append(case("conv2d_requant", x, *sums, *requant, *geometry, -3, -90, 100))
     check(cases)
 
 

@@ -298,6 +298,13 @@ static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_
                      uint8_t *out, int32_t *out_i32)
 {
     qc_conv_job job = qc_plan_conv(p, p->batch * p->out_height * p->out_width);
+    if (job.rows == 1 && job.pointwise && p->groups == 1) {
+        if (out_i32)
+            qc_gemv_u8_s8c_i32(context, p, x, out_i32);
+        else
+            qc_gemv_u8_s8c_u8(context, p, x, residual, out);
+        return;
+    }
     job.x = x;
     job.padding = context->scratch;
     job.residual = residual;

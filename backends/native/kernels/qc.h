@@ -150,6 +150,10 @@ void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t 
 void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
 void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const uint8_t *x,
                               const uint8_t *residual, uint8_t *out);
+/* A 1x1 convolution of a single pixel without groups; `p` need not say how it is cut into tiles. */
+void qc_gemv_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
+                       const uint8_t *residual, uint8_t *out);
+void qc_gemv_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
 void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x,
                             const uint8_t *residual, uint8_t *out);
 void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x,
