@@ -124,6 +124,7 @@ class _Space:
         stride_h, stride_w = args["stride"]
         reach = (product.taps - 1) * args["dilation"][0] + 1
         images, high, across = (self._size((size,)) for size in (n, height, width))
+        inside = self._inside(args, product.taps, high)
         counts = [1]
         if isinstance(width, int):
             run = product.depth + (width - 1) * stride_w * int(type_of(args["x"]).shape[1])
@@ -131,8 +132,16 @@ class _Space:
         for count in _row_counts(counts, high):
             blocks = images * _strips(high, across, count)
             for widest in _widths(product):
-                cost = product_cycles(product, widest, blocks)
+                cost = inside * product_cycles(product, widest, blocks)
                 yield {"by_rows": 1, "widest": widest, "rows_at_once": count}, cost
+
+    def _inside(self, args: Mapping[str, Any], kernel_h: int, high: int) -> float:
+        """Returns the share of the kernel rows that lie inside the image, over all output rows."""
+        size = self._size((type_of(args["x"]).shape[2],))
+        first, step, apart = args["padding"][0], args["stride"][0], args["dilation"][0]
+        tops = [row * step - first for row in range(high)]
+        hits = sum(0 <= top + tap * apart < size for top in tops for tap in range(kernel_h))
+        return hits / max(high * kernel_h, 1)
 
     def _chain(self) -> Iterator[tuple[Setting, float]]:
         """Yields the settings of a 1x1 convolution with the depthwise one behind it."""

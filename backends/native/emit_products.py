@@ -17,7 +17,7 @@ from qcompiler.backends.native.layout import (
     strides_of,
 )
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import round_down_scale
+from qcompiler.backends.native.packing import padded_sums, round_down_scale
 from qcompiler.backends.native.product_fields import (
     SLACK,
     bytes_clamp,
@@ -64,6 +64,10 @@ def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
     scratch, step = op.reserve_per_thread(size)
     x, residual = op.tensor("x"), residual_pointer(op)
     fields = {"conv": conv, "rows_at_once": rows, "scratch": scratch, "scratch_step": step}
+    padding, pad_value = op.args["padding"], op.args["x_zero_point"] + 128
+    if padding[0] or padding[1]:
+        sums = padded_sums(op.constant("weight").numpy(), pad_value)
+        fields["padded"] = op.array(sums, "int32_t")
     op.block("qc_conv2d_rows", fields)
     op.call("qc_conv2d_rows_u8_s8c_u8", "&p", x, residual, op.out)
 

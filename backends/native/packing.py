@@ -150,6 +150,16 @@ def rows_as_channels(weight: Int8Array) -> Int8Array:
     return weight.transpose(0, 3, 1, 2).reshape(out_channels, kw * depth, kh, 1)
 
 
+def padded_sums(weight: Int8Array, pad_value: int) -> Int32Array:
+    """Returns [kh, Cout]: what a kernel row over nothing but padding adds to each sum.
+
+    Channels are padded with zeros to whole panels; ``pad_value`` is a byte of storage.
+    """
+    sums = weight.astype(np.int64).sum(axis=(1, 3)).T * pad_value
+    padded: Int32Array = np.pad(sums, ((0, 0), (0, -weight.shape[0] % PANEL))).astype(np.int32)
+    return padded
+
+
 def groups_to_merge(weight: Sequence[int], groups: int) -> int:
     """Returns how many neighbouring groups of a convolution fill a panel at the least cost.
 

@@ -17,11 +17,20 @@ typedef struct {
     int64_t rows, panels, taps, k4, widest;
     int64_t out_stride, out_origin; /* row r, channel n goes to out[r * out_stride + n - out_origin] */
     const int64_t *tap_offsets; /* offsets of all taps where every row lies inside, or NULL */
+    const int32_t *padded;      /* what each tap adds to the sums of a row that it misses, or NULL */
     int by_panels, pointwise;
 } qc_conv_job;
 
+/* Neighbouring rows of a block that need no other taps than `taps` from `tap` on. */
 typedef struct {
-    int64_t count;
+    int64_t first, end, tap, taps;
+} qc_row_run;
+
+#define QC_BLOCK_RUNS 16
+
+typedef struct {
+    int64_t count, runs;
+    qc_row_run run[QC_BLOCK_RUNS];
     int all_inside;                                    /* no row has a tap outside; y, x and inside are not set */
     const uint8_t *base[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* pixel under tap (0, 0); may lie outside the image */
     int64_t y[QC_BLOCK_ROWS + QC_TILE_ROWS], x[QC_BLOCK_ROWS + QC_TILE_ROWS];

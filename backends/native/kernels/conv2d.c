@@ -18,6 +18,8 @@ void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_b
     const qc_conv2d *p = job->p;
     const int64_t all = count + QC_TILE_ROWS;
     block->count = count;
+    block->runs = 1;
+    block->run[0] = (qc_row_run){0, count, 0, job->taps};
     if (job->pointwise) {
         for (int64_t r = 0; r < all; r++)
             block->base[r] = job->x + (row + qc_min(r, count - 1)) * p->channels;
@@ -141,14 +143,31 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
     };
 }
 
-/* Computes a tile from all taps at once, which are no more than QC_TAP_CHUNK. */
+/* Leaves out the taps that a run of rows does not need: what padding adds there becomes part of `start`. */
+static void skip_taps(const qc_conv_job *job, const qc_row_run *run, qc_tile *tile, int panels, int32_t *start)
+{
+    tile->taps = run->taps;
+    if (run->taps == job->taps)
+        return;
+    tile->weight += run->tap * job->k4 * 4 * QC_PANEL;
+    tile->unsaturated += run->tap * job->k4 / 64;
+    memcpy(start, tile->start, (size_t)panels * QC_PANEL * sizeof *start);
+    for (int64_t t = 0; t < job->taps; t++) {
+        const int32_t *more = job->padded + t * job->panels * QC_PANEL + tile->channel;
+        const int skipped = t < run->tap || t >= run->tap + run->taps;
+        for (int n = 0; skipped && n < panels * QC_PANEL; n++)
+            start[n] = (int32_t)((uint32_t)start[n] + (uint32_t)more[n]);
+    }
+    tile->start = start;
+}
+
+/* Computes a tile from all its taps at once, which are no more than QC_TAP_CHUNK. */
 static void compute_tile(const qc_conv_job *job, qc_tile *tile, const tile_source *source, int64_t row, int height,
                          panel_range panels)
 {
     tile->rows = source->rows;
     tile->row_step = source->row_step;
     tile->offsets = source->offsets;
-    tile->taps = job->taps;
     if (!job->out_i32) {
         qc_tile_u8_s8(tile, height, panels.count);
         return;
@@ -186,13 +205,42 @@ static void compute_large_tile(const qc_conv_job *job, const qc_row_block *block
         copy_sums(job, &tile, row, height, panels);
 }
 
-/* The panels from `panel` on that one tile takes. */
-static panel_range next_panels(const qc_conv_job *job, int64_t panel, int64_t last)
+/* The panels from `panel` on that one tile of at most `widest` takes. */
+static panel_range next_panels(const qc_conv_job *job, int64_t panel, int64_t last, int64_t widest)
 {
     const int64_t per_group = job->panels / job->p->groups, group = panel / per_group;
     const int64_t left = qc_min(last, (group + 1) * per_group) - panel;
-    const int64_t parts = (left + job->widest - 1) / job->widest;
+    const int64_t parts = (left + widest - 1) / widest;
     return (panel_range){group, panel - group * per_group, (int)((left + parts - 1) / parts)};
+}
+
+/* Most panels of a tile of a run: those of the border have few rows, which the lowest tiles do not divide. */
+static int64_t widest_tile(const qc_conv_job *job, const qc_row_run *run)
+{
+    const int narrow = run->taps < job->taps && (job->widest > 3 || run->end - run->first >= QC_TILE_ROWS);
+    return narrow ? qc_min(job->widest, 2) : job->widest;
+}
+
+/* Multiplies the rows of a run with the panels of one tile. */
+static void multiply_run(const qc_conv_job *job, const qc_row_block *block, const qc_row_run *run, int64_t row,
+                         panel_range panels, tile_source *source)
+{
+    int32_t start[QC_TILE_LD] __attribute__((aligned(64)));
+    qc_tile tile = describe_tile(job, row + run->first, panels);
+    skip_taps(job, run, &tile, panels.count, start);
+    int height;
+    for (int64_t r = run->first; r < run->end; r += height) {
+        height = qc_tile_rows(run->end - r, panels.count);
+        if (job->taps > QC_TAP_CHUNK) {
+            compute_large_tile(job, block, r, row + r, height, panels);
+            continue;
+        }
+        locate_tile(job, block, r, height, run->tap, run->taps, source);
+        compute_tile(job, &tile, source, row + r, height, panels);
+        tile.out += height * tile.out_stride;
+        if (tile.residual)
+            tile.residual += height * tile.out_stride;
+    }
 }
 
 /* Panels in the outer loop: their weights are read from afar once and stay near for all rows. */
@@ -200,53 +248,46 @@ static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block
                                int64_t last)
 {
     tile_source source;
-    panel_range panels;
+    panel_range panels, part;
     for (int64_t panel = first; panel < last; panel += panels.count) {
-        panels = next_panels(job, panel, last);
-        qc_tile tile = describe_tile(job, row, panels);
+        panels = next_panels(job, panel, last, job->widest);
         if (job->taps <= QC_TAP_CHUNK && !job->tap_offsets)
             locate_taps(job->p, panels.group * (job->p->channels / job->p->groups), 0, job->taps, source.tap_offsets);
-        int height;
-        for (int64_t r = 0; r < block->count; r += height) {
-            height = qc_tile_rows(block->count - r, panels.count);
-            if (job->taps > QC_TAP_CHUNK) {
-                compute_large_tile(job, block, r, row + r, height, panels);
-                continue;
+        for (int64_t i = 0; i < block->runs; i++)
+            for (int64_t at = panel; at < panel + panels.count; at += part.count) {
+                part = next_panels(job, at, panel + panels.count, widest_tile(job, &block->run[i]));
+                multiply_run(job, block, &block->run[i], row, part, &source);
             }
-            locate_tile(job, block, r, height, 0, job->taps, &source);
-            compute_tile(job, &tile, &source, row + r, height, panels);
-            tile.out += height * tile.out_stride;
-            if (tile.residual)
-                tile.residual += height * tile.out_stride;
-        }
     }
 }
 
 /* Rows in the outer loop: where each of them reads is found out once for all panels. The channels of a
  * group are as far from those of the first one in the padding as in the image. */
-static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first,
-                             int64_t last)
+static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, const qc_row_run *run, int64_t row,
+                             int64_t first, int64_t last)
 {
-    const int64_t in_group = job->p->channels / job->p->groups;
+    const int64_t in_group = job->p->channels / job->p->groups, most = widest_tile(job, run);
+    int32_t start[QC_TILE_LD] __attribute__((aligned(64)));
     tile_source source;
     panel_range panels;
     int height;
     if (!job->tap_offsets)
         locate_taps(job->p, 0, 0, job->taps, source.tap_offsets);
-    const int widest = (int)qc_min(qc_min(job->widest, last - first), job->panels / job->p->groups);
-    for (int64_t r = 0; r < block->count; r += height) {
-        height = qc_tile_rows(block->count - r, widest);
-        locate_tile(job, block, r, height, 0, job->taps, &source);
+    const int widest = (int)qc_min(qc_min(most, last - first), job->panels / job->p->groups);
+    for (int64_t r = run->first; r < run->end; r += height) {
+        height = qc_tile_rows(run->end - r, widest);
+        locate_tile(job, block, r, height, run->tap, run->taps, &source);
         const int64_t *offsets = source.offsets;
         int64_t shifted[QC_TAP_CHUNK];
         for (int64_t panel = first; panel < last; panel += panels.count) {
-            panels = next_panels(job, panel, last);
+            panels = next_panels(job, panel, last, most);
             if (panels.group) {
                 for (int64_t t = 0; t < job->taps; t++)
                     shifted[t] = offsets[t] + panels.group * in_group;
                 source.offsets = shifted;
             }
             qc_tile tile = describe_tile(job, row + r, panels);
+            skip_taps(job, run, &tile, panels.count, start);
             compute_tile(job, &tile, &source, row + r, height, panels);
         }
     }
@@ -255,10 +296,12 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
 void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first, int64_t last)
 {
     const int near = (last - first) * panel_bytes(job) <= QC_NEAR_WEIGHTS;
-    if (job->taps > 1 && job->taps <= QC_TAP_CHUNK && near)
-        multiply_by_rows(job, block, row, first, last);
-    else
+    if (job->taps == 1 || job->taps > QC_TAP_CHUNK || !near) {
         multiply_by_panels(job, block, row, first, last);
+        return;
+    }
+    for (int64_t i = 0; i < block->runs; i++)
+        multiply_by_rows(job, block, &block->run[i], row, first, last);
 }
 
 /* Shares the panels out where the weights are the larger part of the work's memory, else the rows. */

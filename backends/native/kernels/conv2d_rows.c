@@ -34,6 +34,37 @@ static void copy_rows(const qc_conv2d *p, const uint8_t *image, int64_t top, int
     }
 }
 
+/* The taps of an output row that lie inside the image, all of them where none may be left out. */
+static qc_row_run taps_of_row(const qc_conv2d *p, const qc_conv_job *conv, int64_t oy)
+{
+    const int64_t top = oy * p->stride_h - p->pad_top, step = p->dilation_h;
+    const int64_t tap = top < 0 ? (step - 1 - top) / step : 0;
+    const int64_t end = top < p->height ? qc_min(conv->taps, (p->height - 1 - top) / step + 1) : 0;
+    const int can_skip = conv->padded && tap < end && tap * conv->k4 % QC_SKIPPED_STEPS == 0;
+    return can_skip ? (qc_row_run){0, 0, tap, end - tap} : (qc_row_run){0, 0, 0, conv->taps};
+}
+
+/* Divides a block of pixels from `from` on into runs of equal taps; the last run takes what is left. */
+static void find_runs(const qc_conv2d *p, const qc_conv_job *conv, int64_t oy, int64_t from, qc_row_block *block)
+{
+    block->runs = 0;
+    for (int64_t at = 0; at < block->count;) {
+        const int64_t y = (from + at) / p->out_width, end = qc_min(block->count, (y + 1) * p->out_width - from);
+        qc_row_run run = taps_of_row(p, conv, oy + y), *previous = &block->run[block->runs - 1];
+        run.first = at;
+        run.end = end;
+        if (block->runs && previous->tap == run.tap && previous->taps == run.taps) {
+            previous->end = end;
+        } else if (block->runs == QC_BLOCK_RUNS) {
+            *previous = (qc_row_run){previous->first, block->count, 0, conv->taps};
+            return;
+        } else {
+            block->run[block->runs++] = run;
+        }
+        at = end;
+    }
+}
+
 /* Where the pixels of a block lie in the copy: `from` and those behind it, then the last one again. */
 static void point_pixels(const qc_conv2d *p, const uint8_t *copy, int64_t row_bytes, int64_t from,
                          qc_row_block *block)
@@ -65,6 +96,7 @@ static void rows_task(const void *argument, int index, int count)
     conv.taps = p->kernel_h;
     conv.k4 = (p->kernel_w * p->channels + 3) / 4;
     conv.tap_offsets = offsets;
+    conv.padded = conv.taps <= QC_TAP_CHUNK ? job->p->padded : NULL;
     conv.residual = job->residual;
     conv.out = job->out;
     qc_row_block block;
@@ -83,6 +115,7 @@ static void rows_task(const void *argument, int index, int count)
             const int64_t from = pixels * i / blocks;
             block.count = pixels * (i + 1) / blocks - from;
             point_pixels(p, copy, row_bytes, from, &block);
+            find_runs(p, &conv, oy, from, &block);
             qc_multiply_rows(&conv, &block, row * p->out_width + from, first_panel, last_panel);
         }
         row += taken;

@@ -4,7 +4,15 @@
 #ifndef QC_TILE_H
 #define QC_TILE_H
 
+#include "level.h"
 #include "qc.h"
+
+/* Taps can be left out before a multiple of so many steps of the depth: marks are read by words. */
+#if defined(QC_AVX2) && !defined(QC_AVX2_VNNI)
+#define QC_SKIPPED_STEPS 64
+#else
+#define QC_SKIPPED_STEPS 1
+#endif
 
 /* One tile. Row r of tap t starts at rows[t * row_step + r] + offsets[t]; row_step is 0 where all taps
  * share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
