@@ -228,6 +228,13 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
     int32_t start[QC_TILE_LD] __attribute__((aligned(64)));
     qc_tile tile = describe_tile(job, row + run->first, panels);
     skip_taps(job, run, &tile, panels.count, start);
+    if (job->taps == 1 && block->all_inside && !job->out_i32) {
+        locate_tile(job, block, run->first, 1, 0, 1, source);
+        tile.rows = source->rows;
+        tile.offsets = source->offsets;
+        if (qc_tile_strip(&tile, run->end - run->first, panels.count))
+            return;
+    }
     int height;
     for (int64_t r = run->first; r < run->end; r += height) {
         height = qc_tile_rows(run->end - r, panels.count);

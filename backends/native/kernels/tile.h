@@ -40,6 +40,18 @@ typedef struct {
  * row(t, r)[k] * weight[p][t][k / 4][n][k % 4], for `rows` rows as qc_tile_rows gives them. */
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels);
 
+/* Computes all `rows` rows of one tap, as tiles would do one after another, where that is faster: bytes
+ * whose requantization is exact in registers. Pointers count as with tiles. Returns whether it did. */
+#if defined(QC_AVX512)
+int qc_tile_strip(const qc_tile *tile, int64_t rows, int panels);
+#else
+static inline int qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
+{
+    (void)tile, (void)rows, (void)panels;
+    return 0;
+}
+#endif
+
 /* Rows to compute next when `left` are to be done; the pointers of a tile always count QC_TILE_ROWS. */
 int qc_tile_rows(int64_t left, int panels);
 

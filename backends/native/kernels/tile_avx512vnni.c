@@ -276,7 +276,7 @@ static tile_function tile_of(const qc_tile *tile, int rows, int panels)
     return (half ? halved : whole)[panels - 1][rows];
 }
 
-/* What the tile functions do not do in registers: 64-bit requantization, and tables. */
+/* What the tile functions do not do in registers: 64-bit requantization, tables, and sums with long shifts. */
 static void finish_apart(const qc_tile *tile, int rows, int panels)
 {
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
@@ -289,7 +289,8 @@ static void finish_apart(const qc_tile *tile, int rows, int panels)
 
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
-    if (tile->sums || (tile->epilogue->scale && !tile->epilogue->table))
+    const qc_epilogue *e = tile->epilogue;
+    if (tile->sums || (e->scale && !e->table && !(tile->residual && e->add[4] > QC_WIDE_SHIFT)))
         tile_of(tile, rows, panels)(tile);
     else
         finish_apart(tile, rows, panels);
