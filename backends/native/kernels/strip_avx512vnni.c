@@ -170,7 +170,8 @@ STRIP(4_residual, 4, 3, 1)
 int qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
 {
     const qc_epilogue *e = tile->epilogue;
-    if (panels < 2 || rows < 2 || !e->scale || e->table || (tile->residual && e->add[4] > QC_WIDE_SHIFT))
+    const int half = panels * QC_PANEL - tile->columns >= QC_PANEL / 2; /* tiles take half the dot products there */
+    if (panels < 2 || rows < 2 || half || !e->scale || e->table || (tile->residual && e->add[4] > QC_WIDE_SHIFT))
         return 0;
     const int32_t *bounds = tile->residual ? e->add + 6 : &e->qmin;
     const strip_constants k = {
