@@ -138,7 +138,7 @@ class _Space:
     def _inside(self, args: Mapping[str, Any], kernel_h: int, high: int) -> float:
         """Returns the share of the kernel rows that lie inside the image, over all output rows."""
         size = self._size((type_of(args["x"]).shape[2],))
-        first, step, apart = args["padding"][0], args["stride"][0], args["dilation"][0]
+        first, step, apart = (int(args[k][0]) for k in ("padding", "stride", "dilation"))
         tops = [row * step - first for row in range(high)]
         hits = sum(0 <= top + tap * apart < size for top in tops for tap in range(kernel_h))
         return hits / max(high * kernel_h, 1)

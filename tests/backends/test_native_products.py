@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import pytest
@@ -124,6 +125,57 @@ def test_panels_that_are_half_used(extra: str) -> None:
                 other = torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
                 extras = {"residual": other, "add": [3, 2**19, -5, 2**18, 20, 7, -100, 101]}
             cases.append(case("conv2d_requant", *head, *requant, *geometry, 3, -128, 127, **extras))
+    check(cases)
+
+
+@pytest.mark.parametrize("shift", [None, 16, 21, 22, 29])
+def test_pointwise_products_of_every_height_and_width(shift: int | None) -> None:
+    """Rows that fill no tile or strip, with a residual of the given shift or none."""
+    random = torch.Generator().manual_seed(11)
+    cases = []
+    for pixels, depth, out in itertools.product(
+        (1, 2, 3, 4, 5, 11, 13, 25), (3, 20), (20, 32, 48, 64)
+    ):
+        x = torch.randint(-128, 128, (1, depth, 1, pixels), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (out, depth, 1, 1), generator=random)
+        constants = [
+            Const(weight.to(torch.int8)),
+            Const(torch.randint(-999, 999, (out,), generator=random).to(torch.int32)),
+            Const(torch.full((out,), 2**30 + 128, dtype=torch.int32)),
+            Const(torch.full((out,), 39, dtype=torch.int32)),
+        ]
+        geometry = [-9, [1, 1], [0] * 4, [1, 1], 1]
+        extras: dict[str, Any] = {}
+        if shift is not None:
+            other = torch.randint(
+                -128, 128, (1, out, 1, pixels), dtype=torch.int8, generator=random
+            )
+            largest = 2**21 if shift <= 21 else 2**20
+            add = [3, largest - 77, -128, -largest + 1, shift, 127, -100, 101]
+            extras = {"residual": other, "add": add}
+        cases.append(case("conv2d_requant", x, *constants, *geometry, 3, -90, 127, **extras))
+    check(cases)
+
+
+@pytest.mark.parametrize("padding", [[1, 1, 1, 1], [3, 3, 3, 3], [0, 2, 1, 0], [4, 5, 0, 0]])
+def test_kernel_rows_that_lie_in_the_padding(padding: list[int]) -> None:
+    """Images lower than the kernel, rows that touch nothing but padding, strides and dilations."""
+    random = torch.Generator().manual_seed(sum(padding))
+    cases = []
+    kernels = ((3, 1, 1), (3, 2, 1), (5, 1, 1), (3, 1, 2), (7, 2, 1))
+    for height, (kernel, stride, apart) in itertools.product((1, 2, 5, 9), kernels):
+        if height + padding[0] + padding[1] <= (kernel - 1) * apart:
+            continue
+        x = torch.randint(-128, 128, (2, 8, height, 12), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (72, 8, kernel, kernel), generator=random)
+        constants = [
+            Const(weight.to(torch.int8)),
+            Const(torch.randint(-999, 999, (72,), generator=random).to(torch.int32)),
+            Const(torch.full((72,), 2**30 + 128, dtype=torch.int32)),
+            Const(torch.full((72,), 42, dtype=torch.int32)),
+        ]
+        geometry = [77, [stride, 1], padding, [apart, 1], 1]
+        cases.append(case("conv2d_requant", x, *constants, *geometry, 3, -128, 127))
     check(cases)
 
 

@@ -7,6 +7,8 @@
 #include "epilogue_avx512.h"
 #include "tile.h"
 
+#define QC_STRIP_WEIGHTS (16 << 10) /* most bytes of weights, so that they stay in the first-level cache */
+
 /* Rows of the two tiles, with the numbers of the registers that hold their sums: 12 of each. */
 #define A4(X) X(a, 0, 0, 1, 2, 3) X(a, 1, 4, 5, 6, 7) X(a, 2, 8, 9, 10, 11)
 #define B4(X) X(b, 0, 12, 13, 14, 15) X(b, 1, 16, 17, 18, 19) X(b, 2, 20, 21, 22, 23)
@@ -170,8 +172,10 @@ STRIP(4_residual, 4, 3, 1)
 int qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
 {
     const qc_epilogue *e = tile->epilogue;
-    const int half = panels * QC_PANEL - tile->columns >= QC_PANEL / 2; /* tiles take half the dot products there */
-    if (panels < 2 || rows < 2 || half || !e->scale || e->table || (tile->residual && e->add[4] > QC_WIDE_SHIFT))
+    /* Tiles take half of the dot products for half a panel, and read large weights less often. */
+    const int half = panels * QC_PANEL - tile->columns >= QC_PANEL / 2;
+    const int large = panels * tile->k4 * 4 * QC_PANEL > QC_STRIP_WEIGHTS;
+    if (panels < 2 || rows < 2 || half || large || !e->scale || e->table || (tile->residual && e->add[4] > QC_WIDE_SHIFT))
         return 0;
     const int32_t *bounds = tile->residual ? e->add + 6 : &e->qmin;
     const strip_constants k = {

@@ -86,7 +86,7 @@ static inline void divide_groups(strip *s, int64_t steps, const uint64_t *unsatu
     for (int i = 0; i < WORDS; i++) {
         const int64_t left = steps - 64 * i;
         const uint64_t groups = left >= 64 ? ~(uint64_t)0 : left > 0 ? ((uint64_t)1 << left) - 1 : 0;
-        s->unsaturated[i] = unsaturated && groups ? unsaturated[i] : 0;
+        s->unsaturated[i] = unsaturated && groups ? groups & unsaturated[i] : 0;
         s->others[i] = groups & ~s->unsaturated[i];
     }
 }
