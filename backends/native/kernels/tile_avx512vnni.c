@@ -91,11 +91,20 @@ QC_INLINE __m512i same_for_both(__m512i v)
 
 #define POINT(r, ...) const uint8_t *row##r = rows[r] + offset;
 
+/* With 14 rows of a whole panel gcc would keep row pointers in free vector registers, and the moves from there
+ * compete with the dot products. */
+#define KEEP_FROM_VECTORS                                                                                     \
+    __asm__("" ::: "xmm17", "xmm18", "xmm19", "xmm20", "xmm21", "xmm22", "xmm23", "xmm24", "xmm25", "xmm26", \
+            "xmm27", "xmm28", "xmm29", "xmm30", "xmm31");
 #define LOAD(p) const __m512i b##p = _mm512_loadu_si512(weight + p * panel_stride);
-#define LOAD_1 LOAD(0)
-#define LOAD_2 LOAD_1 LOAD(1)
+#define LOAD_1 LOAD(0) KEEP_FROM_VECTORS
+#define LOAD_2 LOAD(0) LOAD(1)
 #define LOAD_3 LOAD_2 LOAD(2)
 #define LOAD_4 LOAD_3 LOAD(3)
+#define LOAD_H1 LOAD(0)
+#define LOAD_H2 LOAD_2
+#define LOAD_H3 LOAD_3
+#define LOAD_H4 LOAD_4
 
 #define DOT(r, p) c##r##_##p = _mm512_dpbusd_epi32(c##r##_##p, a, b##p);
 #define STEP_1(r, ...) { const __m512i a = broadcast4(row##r + k); DOT(r, 0) }
@@ -200,7 +209,7 @@ static inline __attribute__((always_inline)) void write_row(uint8_t *out, __m512
             const int64_t offset = tile->offsets[t];                                                  \
             P##PANELS##_##ROWS(POINT)                                                                 \
             for (int64_t k = 0; k < depth; k += 4, weight += 4 * QC_PANEL) {                          \
-                LOAD_##PANELS                                                                         \
+                LOAD_##KIND                                                                           \
                 P##PANELS##_##ROWS(STEP_##KIND)                                                       \
             }                                                                                         \
         }                                                                                             \
