@@ -16,6 +16,8 @@ from qcompiler.ir.types import Dim, simplify_dim
 
 # Bytes of a block's weights in the form of the kernel: QC_BLOCK_WEIGHTS.
 _WEIGHTS = 4 * 40 * 64
+# Columns that a kernel lays out at a time, in quads of rows: 16 KiB.
+_COLUMNS = 64
 
 
 def _quotient(value: Dim, divisor: int) -> Dim:
@@ -39,17 +41,28 @@ def _row_bytes(fields: Mapping[str, Any]) -> Dim:
 
 
 def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[str, Any]:
-    """Returns the fields of a ``qc_depthwise`` block and reserves its scratch memory."""
-    width = conv["width"]
+    """Returns the fields of a ``qc_depthwise`` block and reserves its scratch memory.
+
+    Kernels that lay rows out need part of it, those that lay out columns another part.
+    """
     at_once = op.choices["rows_at_once"] if expanded else 1
     row_bytes = _row_bytes(conv)
-    ring = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1 + at_once
-    pixels = at_once * width * DEPTHWISE_BLOCK + SLACK if expanded else 0
-    size = simplify_dim(_WEIGHTS + (1 + ring) * row_bytes + pixels)
-    scratch, step = op.reserve_per_thread(size)
+    quads = -(-conv["kernel_h"] // 4)
+    # At least the columns of four results.
+    reach = (conv["kernel_w"] - 1) * conv["dilation_w"] + 1
+    columns = max(_COLUMNS // quads, 3 * conv["stride_w"] + reach)
+    buffer = simplify_dim(sympy.Max(row_bytes, DEPTHWISE_BLOCK * (4 * quads + 1) * columns))
+    live = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1
+    # Whole groups of rows, so that none is cut where the ring ends.
+    ring = -(-(live + at_once) // at_once) * at_once
+    pixels = ring * conv["width"] * DEPTHWISE_BLOCK + SLACK if expanded else 0
+    scratch, step = op.reserve_per_thread(
+        simplify_dim(_WEIGHTS + buffer + ring * row_bytes + pixels)
+    )
     return {
         "conv": conv,
-        **{"row_bytes": row_bytes, "ring_rows": ring, "rows_at_once": at_once},
+        **{"row_bytes": row_bytes, "buffer_bytes": buffer, "quad_columns": columns},
+        **{"ring_rows": ring, "rows_at_once": at_once},
         **{"scratch": scratch, "scratch_step": step},
     }
 

@@ -197,17 +197,17 @@ def merge_groups(weight: torch.Tensor, groups: int) -> tuple[torch.Tensor, int]:
 
 
 def pack_depthwise(weight: Int8Array) -> Int8Array:
-    """Packs [C, 1, kh, kw] as [C/64][kh][kw/4][part][lane][4 channels][4 taps].
+    """Packs [C, 1, kh, kw] as [C/64][kh/4][kw][part][lane][4 channels][4 rows].
 
     Channel 16 * lane + 4 * part + i of a block stands where byte and word interleaving of four
-    taps puts it, so that the kernel needs no further shuffles.
+    rows puts it, so that the kernel needs no further shuffles.
     """
     channels, _, kh, kw = weight.shape
-    padding = ((0, -channels % DEPTHWISE_BLOCK), (0, 0), (0, -kw % 4))
+    padding = ((0, -channels % DEPTHWISE_BLOCK), (0, -kh % 4), (0, 0))
     padded = np.pad(weight.reshape(channels, kh, kw), padding)
-    split = padded.reshape(-1, 4, 4, 4, kh, padded.shape[2] // 4, 4)
-    # block, lane, part, i, ky, group, tap -> block, ky, group, part, lane, i, tap
-    return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3, 6))
+    split = padded.reshape(-1, 4, 4, 4, padded.shape[1] // 4, 4, kw)
+    # block, lane, part, i, group, row, kx -> block, group, kx, part, lane, i, row
+    return np.ascontiguousarray(split.transpose(0, 4, 6, 2, 1, 3, 5))
 
 
 def pack_products(

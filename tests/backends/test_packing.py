@@ -89,14 +89,14 @@ def test_groups_are_marked_where_no_pair_of_products_saturates() -> None:
 
 def test_depthwise_blocks_follow_the_byte_interleaving() -> None:
     random = np.random.default_rng(1)
-    weight = random.integers(1, 128, (70, 1, 3, 5), dtype=np.int8)
+    weight = random.integers(1, 128, (70, 1, 5, 3), dtype=np.int8)
     packed = pack_depthwise(weight)
-    assert packed.shape == (2, 3, 2, 4, 4, 4, 4)
+    assert packed.shape == (2, 2, 3, 4, 4, 4, 4)
     for channel in (0, 5, 17, 63, 64, 69):
         block, rest = divmod(channel, 64)
         lane, part, i = rest // 16, rest % 16 // 4, rest % 4
-        rows = packed[block, :, :, part, lane, i, :].reshape(3, 8)
-        assert np.array_equal(rows[:, :5], weight[channel, 0])
+        columns = packed[block, :, :, part, lane, i, :].transpose(0, 2, 1).reshape(8, 3)
+        assert np.array_equal(columns[:5], weight[channel, 0])
     assert np.count_nonzero(packed) == weight.size
 
 

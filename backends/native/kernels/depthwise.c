@@ -1,7 +1,8 @@
 /* Depthwise convolution by blocks of channels, alone and behind a 1x1 convolution.
  *
- * The rows that a result row reads stand in a ring; each is laid out once. Behind a 1x1 convolution the
- * rows of the block are computed when the ring needs them, so the value between the two is never stored. */
+ * Behind a 1x1 convolution the rows of a block are computed when they are needed, into a ring, so the value
+ * between the two is never stored. Where the instruction set lays rows out, these stand in a ring too; each
+ * is laid out once. */
 #include "conv.h"
 #include "depthwise.h"
 
@@ -14,14 +15,18 @@ typedef struct {
     const uint8_t *x, *residual;
     uint8_t *out;
     int64_t blocks, strips;
+    int64_t laid_rows;           /* rows of the image that stand together in the ring of laid-out rows */
+    int64_t laid_ring, pixel_ring; /* entries of that ring, rows of that of the 1x1 convolution */
 } depthwise_job;
 
 /* The scratch memory of one part of the job, and the strip that it is at. */
 typedef struct {
     qc_channels channels;
-    uint8_t *ring, *pixels;
+    uint8_t *ring, *pixels;       /* rows that are laid out; rows of the 1x1 convolution, by sets */
     int64_t image, first, height; /* first row of results of set 0, rows of results of a set */
-    int64_t next;                 /* first row of the strip that the ring has not yet taken */
+    int64_t rows;                 /* of the strip of a set: those that its results read */
+    int64_t next, laid;           /* rows of the strip from `next` on, entries from `laid` on are not there yet */
+    int64_t padding;              /* rows of padding above, which are not to divide the rows of the image */
 } depthwise_part;
 
 static depthwise_part divide_scratch(const depthwise_job *job, int index)
@@ -31,7 +36,7 @@ static depthwise_part divide_scratch(const depthwise_job *job, int index)
     depthwise_part part = {.channels = {.d = d}};
     part.channels.weight = (int8_t *)at;
     part.channels.row = at += QC_BLOCK_WEIGHTS;
-    part.ring = at += d->row_bytes;
+    part.ring = at += d->buffer_bytes;
     part.pixels = at + d->ring_rows * d->row_bytes;
     return part;
 }
@@ -54,59 +59,96 @@ static void expand_rows(const depthwise_job *job, const depthwise_part *part, in
     }
 }
 
-/* Adds `count` rows of the strip to the ring, for every set. */
-static void add_rows(const depthwise_job *job, depthwise_part *part, int64_t count)
+/* Row of the image that is row y of the strip of a set; it may lie outside. */
+static int64_t image_row(const depthwise_job *job, const depthwise_part *part, int64_t set, int64_t y)
 {
-    const qc_depthwise *d = job->d;
-    const qc_conv2d *p = &d->conv;
-    const int64_t sets = part->channels.sets, step = job->pointwise ? QC_BLOCK / sets : p->channels;
-    const uint8_t *pixels[QC_MOST_SETS];
-    int64_t top[QC_MOST_SETS];
-    for (int64_t s = 0; s < sets; s++) {
-        top[s] = (part->first + s * part->height) * p->stride_h - p->pad_top + part->next;
-        const int64_t y = qc_min(qc_max(top[s], 0), p->height), end = qc_max(y, qc_min(top[s] + count, p->height));
-        pixels[s] = job->x + (part->image * p->height + y) * p->width * p->channels + part->channels.block;
-        if (job->pointwise) {
-            uint8_t *rows = part->pixels + s * d->rows_at_once * p->width * step;
-            expand_rows(job, part, y, end, rows);
-            pixels[s] = rows;
-        }
-    }
-    for (int64_t i = 0; i < count; i++) {
-        const uint8_t *row[QC_MOST_SETS];
-        for (int64_t s = 0; s < sets; s++) {
-            const int inside = top[s] + i >= 0 && top[s] + i < p->height;
-            row[s] = inside ? pixels[s] : NULL;
-            pixels[s] += inside ? p->width * step : 0;
-        }
-        qc_depthwise_lay_out(&part->channels, row, step, part->ring + (part->next + i) % d->ring_rows * d->row_bytes);
-    }
-    part->next += count;
+    const qc_conv2d *p = &job->d->conv;
+    return (part->first + set * part->height) * p->stride_h - p->pad_top + y;
 }
 
+/* Bytes from a pixel of a row to the next. */
+static int64_t pixel_step(const depthwise_job *job, const depthwise_part *part)
+{
+    return job->pointwise ? QC_BLOCK / part->channels.sets : job->d->conv.channels;
+}
+
+/* First pixel of row y of the strip of a set; NULL for a row of padding. */
+static uint8_t *row_of_pixels(const depthwise_job *job, const depthwise_part *part, int64_t set, int64_t y)
+{
+    const qc_conv2d *p = &job->d->conv;
+    const int64_t row = image_row(job, part, set, y), ring = job->pixel_ring;
+    if (row < 0 || row >= p->height)
+        return NULL;
+    if (job->pointwise)
+        return part->pixels + (set * ring + (y - part->padding) % ring) * p->width * pixel_step(job, part);
+    return (uint8_t *)job->x + (part->image * p->height + row) * p->width * p->channels + part->channels.block;
+}
+
+/* Computes rows of the 1x1 convolution up to row y of the strips; no step of it passes the ring's end. */
+static void add_rows(const depthwise_job *job, depthwise_part *part, int64_t y)
+{
+    const qc_depthwise *d = job->d;
+    while (job->pointwise && part->next <= y) {
+        part->next = qc_max(part->next, part->padding);
+        const int64_t at = (part->next - part->padding) % job->pixel_ring;
+        const int64_t count = qc_min(qc_min(d->rows_at_once, job->pixel_ring - at), part->rows - part->next);
+        for (int64_t s = 0; s < part->channels.sets; s++) {
+            const int64_t top = image_row(job, part, s, part->next), end = qc_min(top + count, d->conv.height);
+            const int64_t first = qc_max(top, 0);
+            if (first < end)
+                expand_rows(job, part, first, end, row_of_pixels(job, part, s, part->next + first - top));
+        }
+        part->next += count;
+    }
+}
+
+/* Lays out rows up to row y of the strips. */
+static void lay_out_rows(const depthwise_job *job, depthwise_part *part, int64_t y)
+{
+    const qc_depthwise *d = job->d;
+    for (; part->laid * job->laid_rows <= y; part->laid++) {
+        const int64_t first = part->laid * job->laid_rows, sets = part->channels.sets;
+        const uint8_t *rows[QC_MOST_LAID * QC_MOST_SETS];
+        add_rows(job, part, qc_min(first + job->laid_rows, part->rows) - 1);
+        for (int64_t r = 0; r < job->laid_rows; r++)
+            for (int64_t s = 0; s < sets; s++)
+                rows[r * QC_MOST_SETS + s] = row_of_pixels(job, part, s, first + r);
+        qc_depthwise_lay_out(&part->channels, rows, pixel_step(job, part),
+                             part->ring + part->laid % job->laid_ring * d->row_bytes * job->laid_rows);
+    }
+}
 static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t last)
 {
     const qc_depthwise *d = job->d;
     const qc_conv2d *p = &d->conv;
-    const int64_t reach = (p->kernel_h - 1) * p->dilation_h + 1, all = (part->height - 1) * p->stride_h + reach;
-    const uint8_t *rows[p->kernel_h];
-    part->next = 0;
+    const int64_t reach = (p->kernel_h - 1) * p->dilation_h + 1, sets = part->channels.sets;
+    const uint8_t *rows[p->kernel_h * QC_MOST_SETS];
+    part->rows = (part->height - 1) * p->stride_h + reach;
+    part->next = part->laid = 0;
     for (int64_t i = 0; i < part->height; i++) {
-        const int64_t top = i * p->stride_h;
+        const int64_t top = i * p->stride_h, end = top + reach;
         part->next = qc_max(part->next, top);
-        while (part->next < top + reach)
-            add_rows(job, part, qc_min(d->rows_at_once, all - part->next));
-        for (int64_t ky = 0; ky < p->kernel_h; ky++)
-            rows[ky] = part->ring + (top + ky * p->dilation_h) % d->ring_rows * d->row_bytes;
+        if (job->laid_rows) {
+            part->laid = qc_max(part->laid, top / job->laid_rows);
+            lay_out_rows(job, part, end - 1);
+            int64_t n = 0;
+            for (int64_t y = top / job->laid_rows; y * job->laid_rows < end; y += p->dilation_h, n += QC_MOST_SETS)
+                rows[n] = part->ring + y % job->laid_ring * d->row_bytes * job->laid_rows;
+        } else {
+            add_rows(job, part, end - 1);
+            for (int64_t y = top, n = 0; y < end; y += p->dilation_h, n += QC_MOST_SETS)
+                for (int64_t s = 0; s < sets; s++)
+                    rows[n + s] = row_of_pixels(job, part, s, y);
+        }
         uint8_t *out[QC_MOST_SETS];
         const uint8_t *residual[QC_MOST_SETS];
-        for (int64_t s = 0; s < part->channels.sets; s++) {
+        for (int64_t s = 0; s < sets; s++) {
             const int64_t oy = part->first + s * part->height + i;
             const int64_t at = (part->image * p->out_height + oy) * p->out_width * p->channels + part->channels.block;
             out[s] = oy < last ? job->out + at : NULL;
             residual[s] = job->residual && oy < last ? job->residual + at : NULL;
         }
-        qc_depthwise_row(&part->channels, rows, residual, out);
+        qc_depthwise_row(&part->channels, rows, top, pixel_step(job, part), residual, out);
     }
 }
 
@@ -128,6 +170,8 @@ static void depthwise_task(const void *argument, int index, int count)
             part.channels.sets /= 2;
         part.image = image;
         part.first = first;
+        const int at_once = job->d->rows_at_once >= p->height && first == 0 && part.channels.sets == 1;
+        part.padding = at_once ? p->pad_top : 0;
         part.height = (last - first + part.channels.sets - 1) / part.channels.sets;
         qc_depthwise_begin(&part.channels);
         strip_rows(job, &part, last);
@@ -148,6 +192,12 @@ static void run_depthwise(depthwise_job *job, int64_t cost)
     const qc_conv2d *p = &job->d->conv;
     const int64_t threads = job->context->threads;
     job->blocks = (p->channels + QC_BLOCK - 1) / QC_BLOCK;
+    job->laid_rows = qc_depthwise_laid_rows(p);
+    /* Rows that are laid out together may come from two steps of the 1x1 convolution where these are odd. */
+    job->pixel_ring = job->d->rows_at_once * (job->laid_rows == 2 && job->d->rows_at_once % 2 ? 2 : 1);
+    job->laid_ring = job->laid_rows == 2 ? (p->kernel_h + 2) / 2 : job->d->ring_rows;
+    if (!job->laid_rows)
+        job->pixel_ring = job->d->ring_rows;
     job->strips = qc_max(1, qc_min(threads, p->out_height));
     if (busiest_rows(p, job->blocks, 1, threads) <= busiest_rows(p, job->blocks, job->strips, threads))
         job->strips = 1;

@@ -1,7 +1,7 @@
-/* The two halves of a depthwise convolution: rows of the input laid out for it, and rows of the result.
+/* What an instruction set does for a depthwise convolution, on a block of at most QC_BLOCK channels.
  *
- * Both work on a block of at most QC_BLOCK channels. A laid-out row holds the pixels -pad_left ..
- * of one image row with the padding filled in; how, is the business of the instruction set. */
+ * Some lay the rows of the input out first: a laid-out row holds the pixels -pad_left .. of one image row
+ * with the padding filled in, in an order of their own. */
 #ifndef QC_DEPTHWISE_H
 #define QC_DEPTHWISE_H
 
@@ -9,8 +9,9 @@
 
 #define QC_BLOCK 64
 
-/* Most sets of rows that share the lanes of a block. */
+/* Most sets of rows that share the lanes of a block, and most rows of the image that are laid out together. */
 #define QC_MOST_SETS 4
+#define QC_MOST_LAID 2
 
 /* What does not change from row to row of a block.
  *
@@ -20,7 +21,7 @@ typedef struct {
     const qc_depthwise *d;
     int64_t block, lanes;    /* first channel and number of channels */
     int64_t sets;
-    uint8_t *row;            /* d->row_bytes to lay out a row of results in */
+    uint8_t *row;            /* d->buffer_bytes for what the instruction set needs beside its rows */
     int8_t *weight;          /* QC_BLOCK_WEIGHTS bytes for weights in another form */
 } qc_channels;
 
@@ -29,16 +30,24 @@ typedef struct {
 /* Sets that a block of so many channels takes: 1, or more where the instruction set gains by it. */
 int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes);
 
+/* Rows of the image that a laid-out row holds; 0 where the kernel reads pixels where they stand. */
+int64_t qc_depthwise_laid_rows(const qc_conv2d *p);
+
 /* Prepares a block; called once before its rows. */
 void qc_depthwise_begin(const qc_channels *c);
 
-/* Lays out a row of each set, `conv.width` pixels that lie `step` bytes apart; NULL is a row of padding. */
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row);
+/* Lays out so many rows of `conv.width` pixels that lie `step` bytes apart.
+ *
+ * Entry r * QC_MOST_SETS + s of `rows` belongs to set s; NULL is a row of padding. */
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int64_t step, uint8_t *out);
 
-/* Computes a row of results of each set from the laid-out rows of each kernel row; a set whose `out` is NULL
- * has none. `residual` holds NULLs where nothing is added. */
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residual,
-                      uint8_t *const *out);
+/* Computes a row of results of each set.
+ *
+ * `rows`, as above, are the rows under the kernel, or the laid-out ones that hold them, the first of which holds
+ * row `top`; pixels that are not laid out lie `step` bytes apart. A set whose `out` is NULL has no result.
+ * `residual` holds NULLs where nothing is added. */
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
+                      const uint8_t *const *residual, uint8_t *const *out);
 
 /* Where an instruction set has no form of its own: pixels one after another, QC_BLOCK bytes each. */
 void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row);

@@ -3,7 +3,7 @@
  * A product of two taps wants the two pixels of a channel side by side. Rows are therefore laid out in
  * pairs: bytes [pixel / 2][channel][pixel % 2]. A result whose first tap is the second pixel of a pair
  * multiplies with taps that are shifted by one. Kernels too large or too far apart for that go over
- * groups of four taps. */
+ * four kernel rows at a time. */
 #include "level.h"
 
 #if defined(QC_AVX2)
@@ -32,41 +32,37 @@ static int takes_pairs(const qc_conv2d *p)
     return p->dilation_w == 1 && p->kernel_h * vectors_of_row(p->kernel_w, p->stride_w) * 8 * VEC <= QC_BLOCK_WEIGHTS;
 }
 
-/* Two vectors of 8 channels: taps 4 * i and 4 * i + 1 of each, then 4 * i + 2 and 4 * i + 3. */
-QC_INLINE void load_taps(const int8_t *weight, int group, vec taps[2])
+/* Tap kx of kernel row ky of 8 channels, in 32 bits; 0 behind the last. */
+QC_INLINE vec load_tap(const qc_conv2d *p, const int8_t *weight, int64_t ky, int64_t kx)
 {
-    const int8_t *at = weight + group / 2 * 16 + group % 2 * 128;
-    const __m256 low = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)at)));
-    const __m256 high = _mm256_castsi256_ps(_mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(at + 64))));
-    taps[0] = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0x88)), 0xD8);
-    taps[1] = _mm256_permute4x64_epi64(_mm256_castps_si256(_mm256_shuffle_ps(low, high, 0xDD)), 0xD8);
+    if (kx >= p->kernel_w)
+        return vec_zero();
+    const __m128i *at = (const __m128i *)(weight + (ky / 4 * p->kernel_w + kx) * 256);
+    const vec column = _mm256_setr_m128i(_mm_loadu_si128(at), _mm_loadu_si128(at + 4));
+    return V(srai_epi32)(V(sll_epi32)(column, _mm_cvtsi32_si128((int)(24 - ky % 4 * 8))), 24);
 }
 
-/* Writes the taps of each group of 8 channels and kernel row, as they are and shifted by one. */
+/* Writes the taps of each group of 8 channels and kernel row in pairs, as they are and shifted by one. */
 void qc_depthwise_begin(const qc_channels *c)
 {
     const qc_conv2d *p = &c->d->conv;
     if (!takes_pairs(p))
         return;
-    const int64_t quads = (p->kernel_w + 3) / 4, shifted = p->stride_w % 2 ? vectors(p->kernel_w, 1) : 0;
-    const int64_t plain = vectors(p->kernel_w, 0);
+    const int64_t plain = vectors(p->kernel_w, 0), shifted = p->stride_w % 2 ? vectors(p->kernel_w, 1) : 0;
     int8_t *out = c->weight;
     for (int group = 0; group < QC_BLOCK / 8; group++) {
-        const int8_t *weight = p->weight + c->block * 4 * quads * p->kernel_h;
+        const int8_t *weight = p->weight + c->block * 4 * ((p->kernel_h + 3) / 4) * p->kernel_w;
+        weight += group / 2 * 16 + group % 2 * 128;
         for (int64_t ky = 0; ky < p->kernel_h; ky++, out += (plain + shifted) * VEC) {
             vec before = vec_zero();
-            for (int64_t i = 0; i < 2 * quads || i < shifted; i++) {
-                vec taps[2] = {vec_zero(), vec_zero()};
-                if (i < 2 * quads)
-                    load_taps(weight + i / 2 * 256, group, taps);
-                const vec now = taps[i % 2];
+            for (int64_t i = 0; i < plain || i < shifted; i++) {
+                const vec first = load_tap(p, weight, ky, 2 * i), second = load_tap(p, weight, ky, 2 * i + 1);
                 if (i < plain)
-                    vec_store(out + i * VEC, now);
+                    vec_store(out + i * VEC, V(blend_epi16)(first, V(slli_epi32)(second, 16), 0xAA));
                 if (i < shifted)
-                    vec_store(out + (plain + i) * VEC, vec_or(V(srli_epi32)(before, 16), V(slli_epi32)(now, 16)));
-                before = now;
+                    vec_store(out + (plain + i) * VEC, V(blend_epi16)(before, V(slli_epi32)(first, 16), 0xAA));
+                before = second;
             }
-            weight += quads * 256;
         }
     }
 }
@@ -76,10 +72,10 @@ QC_INLINE vec load_half(const uint8_t *pixels, int64_t x, int64_t step, const qc
     return (uint64_t)x < (uint64_t)p->width ? vec_load(pixels + x * step) : padding;
 }
 
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *sets, int64_t step, uint8_t *row)
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int64_t step, uint8_t *row)
 {
     const qc_conv2d *p = &c->d->conv;
-    const uint8_t *pixels = sets[0];
+    const uint8_t *pixels = rows[0];
     if (!takes_pairs(p)) {
         qc_depthwise_lay_out_pixels(c, pixels, step, row);
         return;
@@ -128,8 +124,8 @@ QC_INLINE vec requantize(const requantizing *k, vec sums, int exact)
 
 /* One group of 8 channels of a row, four results after another. All but the first three are constants
  * where a function of its own is worth while. */
-QC_INLINE void group_row(const qc_channels *c, const uint8_t *const *rows, int group, int64_t kernel_h, int64_t kernel_w,
-                         int64_t stride, int exact)
+QC_INLINE void group_row(const qc_channels *c, const uint8_t *const *rows, int group, int64_t kernel_h,
+                         int64_t kernel_w, int64_t stride, int exact)
 {
     const qc_conv2d *p = &c->d->conv;
     const int64_t channel = c->block + 8 * group, count = vectors_of_row(kernel_w, stride);
@@ -143,7 +139,7 @@ QC_INLINE void group_row(const qc_channels *c, const uint8_t *const *rows, int g
         SAME_BASE(weight);
 #pragma GCC unroll 5
         for (int64_t ky = 0; ky < kernel_h; ky++) {
-            const uint8_t *at = rows[ky] + place;
+            const uint8_t *at = rows[ky * QC_MOST_SETS] + place;
 #pragma GCC unroll 4
             for (int n = 0; n < 4; n++) {
                 const int second = (int)(n * stride % 2);
@@ -200,7 +196,7 @@ QC_INLINE vec join_pairs(vec low, vec high)
     return _mm256_permute4x64_epi64(_mm256_hadd_epi32(low, high), 0xD8);
 }
 
-/* 16 channels of a row over pixels of QC_BLOCK bytes, four taps of a kernel row at a time. */
+/* 16 channels of a row over pixels of QC_BLOCK bytes, four kernel rows at a time. */
 QC_INLINE void lane_row(const qc_channels *c, const uint8_t *const *rows, int lane, int exact)
 {
     const qc_conv2d *p = &c->d->conv;
@@ -209,15 +205,15 @@ QC_INLINE void lane_row(const qc_channels *c, const uint8_t *const *rows, int la
     const requantizing k1 = requantizing_of(&p->epilogue, channel + 8, exact);
     const vec bias0 = vec_load(p->epilogue.bias + channel), bias1 = vec_load(p->epilogue.bias + channel + 8);
     for (int64_t i = 0; i < p->out_width; i++) {
-        const int8_t *weight = p->weight + c->block * 4 * ((p->kernel_w + 3) / 4) * p->kernel_h + 16 * lane;
+        const int8_t *weight = p->weight + c->block * 4 * ((p->kernel_h + 3) / 4) * p->kernel_w + 16 * lane;
         vec sum0 = vec_zero(), sum1 = sum0, sum2 = sum0, sum3 = sum0;
-        for (int64_t ky = 0; ky < p->kernel_h; ky++)
-            for (int64_t kx = 0; kx < p->kernel_w; kx += 4, weight += 256) {
+        for (int64_t ky = 0; ky < p->kernel_h; ky += 4)
+            for (int64_t kx = 0; kx < p->kernel_w; kx++, weight += 256) {
+                const int64_t at = (i * p->stride_w + kx * p->dilation_w) * QC_BLOCK + 16 * lane;
                 __m128i x[4];
                 for (int64_t j = 0; j < 4; j++) {
-                    const int64_t tap = qc_min(kx + j, p->kernel_w - 1);
-                    const uint8_t *at = rows[ky] + (i * p->stride_w + tap * p->dilation_w) * QC_BLOCK + 16 * lane;
-                    x[j] = _mm_loadu_si128((const __m128i *)at);
+                    const int64_t row = qc_min(ky + j, p->kernel_h - 1);
+                    x[j] = _mm_loadu_si128((const __m128i *)(rows[row * QC_MOST_SETS] + at));
                 }
                 const __m128i low01 = _mm_unpacklo_epi8(x[0], x[1]), high01 = _mm_unpackhi_epi8(x[0], x[1]);
                 const __m128i low23 = _mm_unpacklo_epi8(x[2], x[3]), high23 = _mm_unpackhi_epi8(x[2], x[3]);
@@ -260,9 +256,11 @@ static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *ou
         }
 }
 
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residual,
-                      uint8_t *const *out)
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
+                      const uint8_t *const *residual, uint8_t *const *out)
 {
+    (void)step;
+    (void)top;
     const uint32_t saved = begin_round_down();
     if (takes_pairs(&c->d->conv))
         row_of_pairs(c, rows);

@@ -23,6 +23,12 @@ int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
     (void)lanes;
     return 1;
 }
+
+int64_t qc_depthwise_laid_rows(const qc_conv2d *p)
+{
+    (void)p;
+    return 1;
+}
 #endif
 
 #if !defined(QC_AVX512) && !defined(QC_AVX2)
@@ -31,20 +37,21 @@ void qc_depthwise_begin(const qc_channels *c)
     (void)c;
 }
 
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row)
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int64_t step, uint8_t *out)
 {
-    qc_depthwise_lay_out_pixels(c, pixels[0], step, row);
+    qc_depthwise_lay_out_pixels(c, rows[0], step, out);
 }
 
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
-                      uint8_t *const *outs)
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
+                      const uint8_t *const *residuals, uint8_t *const *outs)
 {
     const qc_conv2d *p = &c->d->conv;
     const uint8_t *residual = residuals[0];
     uint8_t *out = outs[0];
     const qc_epilogue *e = &p->epilogue;
-    const int64_t groups = (p->kernel_w + 3) / 4;
-    const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
+    const int8_t *weight = p->weight + c->block * 4 * ((p->kernel_h + 3) / 4) * p->kernel_w;
+    (void)step;
+    (void)top;
     for (int64_t i = 0; i < p->out_width; i++)
         for (int64_t first = 0; first < c->lanes; first += 16) {
             int32_t acc[16];
@@ -52,8 +59,9 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
             memcpy(acc, e->bias + c->block + first, sizeof acc);
             for (int64_t ky = 0; ky < p->kernel_h; ky++)
                 for (int64_t kx = 0; kx < p->kernel_w; kx++) {
-                    const uint8_t *x = rows[ky] + (i * p->stride_w + kx * p->dilation_w) * QC_BLOCK + first;
-                    const int8_t *w = weight + (ky * groups + kx / 4) * 256 + first + kx % 4;
+                    const int64_t pixel = i * p->stride_w + kx * p->dilation_w;
+                    const uint8_t *x = rows[ky * QC_MOST_SETS] + pixel * QC_BLOCK + first;
+                    const int8_t *w = weight + (ky / 4 * p->kernel_w + kx) * 256 + first + ky % 4;
                     for (int64_t n = 0; n < lanes; n++)
                         acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];
                 }

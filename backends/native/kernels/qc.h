@@ -70,6 +70,8 @@ typedef struct {
 typedef struct {
     qc_conv2d conv;
     int64_t row_bytes;           /* of a row of a block, laid out for the kernel */
+    int64_t buffer_bytes;        /* of a part, for what the kernel lays out or computes between */
+    int64_t quad_columns;        /* columns that it lays out at a time for each four kernel rows */
     int64_t ring_rows;           /* rows that a part holds */
     int64_t rows_at_once;        /* rows that it adds at a time */
     int64_t scratch, scratch_step;
