@@ -83,6 +83,13 @@ def bias(draw: Draw, count: int) -> Const:
 
 
 @st.composite
+def usual_depthwise(draw: Draw) -> tuple[tuple[int, int], ...]:
+    """Draws kernel, stride and dilation of a depthwise convolution that has a kernel of its own."""
+    kernel, stride = draw(st.sampled_from([3, 5])), draw(st.sampled_from([1, 2]))
+    return (kernel, kernel), (stride, stride), (1, 1)
+
+
+@st.composite
 def convolutions(draw: Draw, *, depthwise: bool = False) -> Case:
     """Draws conv2d and conv2d_requant of all shapes.
 
@@ -95,12 +102,15 @@ def convolutions(draw: Draw, *, depthwise: bool = False) -> Case:
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     stride = draw(st.tuples(st.integers(1, 3), st.integers(1, 3)))
-    if draw(st.integers(0, 4)) == 0:
+    usual = depthwise and draw(st.booleans())
+    if usual:
+        kernel, stride, dilation = draw(usual_depthwise())
+    elif draw(st.integers(0, 4)) == 0:
         stride = (kernel[0] + draw(st.integers(1, 2)), kernel[1] + draw(st.integers(1, 2)))
     padding = [draw(st.integers(0, 3)) for _ in range(4)]
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
     least = [max(1, r - sum(padding[2 * i : 2 * i + 2])) for i, r in enumerate(reach)]
-    spare = 11 * draw(st.sampled_from([0, 1, 1, 1]))
+    spare = (30 if usual else 11) * draw(st.sampled_from([0, 1, 1, 1]))
     height, width = (draw(st.integers(low, max(low, spare))) for low in least)
     batch = draw(BATCHES)
     x = codes(draw, (batch, groups * depth, height, width))

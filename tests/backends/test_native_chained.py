@@ -18,6 +18,7 @@ from tests.backends.strategies import (
     codes,
     lookup,
     multipliers,
+    usual_depthwise,
 )
 
 OP = "pointwise_depthwise_requant"
@@ -30,10 +31,14 @@ def chains(draw: Draw) -> Case:
     kernel = draw(st.tuples(st.integers(1, 5), st.integers(1, 5)))
     dilation = draw(st.tuples(st.integers(1, 2), st.integers(1, 2)))
     stride = draw(st.tuples(st.integers(1, 4), st.integers(1, 4)))
+    largest = 14
+    if draw(st.booleans()):
+        kernel, stride, dilation = draw(usual_depthwise())
+        largest = 34
     padding = [draw(st.integers(0, 4)) for _ in range(4)]
     reach = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
-    height = draw(st.integers(max(1, reach[0] - padding[0] - padding[1]), 14))
-    width = draw(st.integers(max(1, reach[1] - padding[2] - padding[3]), 14))
+    height = draw(st.integers(max(1, reach[0] - padding[0] - padding[1]), largest))
+    width = draw(st.integers(max(1, reach[1] - padding[2] - padding[3]), largest))
     x = codes(draw, (draw(st.sampled_from([0, 1, 1, 3])), depth, height, width))
 
     def constants(shape: tuple[int, ...]) -> list[object]:
