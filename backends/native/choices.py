@@ -8,6 +8,7 @@ choice              meaning
 ``block_rows``      output pixels of a block: it reads every weight once, and its rows once for
                     each tile across
 ``by_rows``         whether a convolution reads the rows of its kernel as runs of bytes
+``gathers``         whether it gathers these rows first, so that a window is one run of bytes
                     from a copy with the border around it (1), or tap by tap (0)
 ``rows_at_once``    image rows that such a copy serves, or that a fused 1x1 convolution computes
                     for the depthwise one behind it
@@ -34,6 +35,7 @@ from qcompiler.backends.native.costs import (
     Product,
     block_sizes,
     chain_cycles,
+    gather_cycles,
     product_cycles,
     stored_cycles,
     tile_widths,
@@ -51,6 +53,8 @@ _WIDEST = (4, 3, 2)
 _BLOCK_ROWS = (BLOCK_ROWS, 112, 56)
 # Bytes of the rows that a part copies at a time.
 _COPIED = (64 * 1024, 32 * 1024, 16 * 1024, 128 * 1024)
+# Bytes of the windows that are worth gathering.
+_GATHERED = 64
 # Pixels that a fused 1x1 convolution computes at a time.
 _EXPANDED = (112, 56, 28, BLOCK_ROWS, 2 * BLOCK_ROWS)
 
@@ -70,6 +74,11 @@ def settings_of(graph: QGraph, node: fx.Node) -> tuple[Setting, ...]:
 def default_setting(graph: QGraph, node: fx.Node) -> Setting:
     """Returns the setting that the cost model takes."""
     return settings_of(graph, node)[0]
+
+
+def window_bytes(weight: Sequence[int]) -> int:
+    """Returns the bytes of a gathered window: whole dot products of four."""
+    return -(-prod(weight[1:]) // 4) * 4
 
 
 def is_depthwise(weight: Sequence[int], groups: int) -> bool:
@@ -124,6 +133,7 @@ class _Space:
         stride_h, stride_w = args["stride"]
         reach = (product.taps - 1) * args["dilation"][0] + 1
         images, high, across = (self._size((size,)) for size in (n, height, width))
+        windows = replace(product, taps=1, depth=window_bytes(_shape(args["weight"])))
         inside = self._inside(args, product.taps, high)
         counts = [1]
         if isinstance(width, int):
@@ -133,7 +143,10 @@ class _Space:
             blocks = images * _strips(high, across, count)
             for widest in _widths(product):
                 cost = inside * product_cycles(product, widest, blocks)
-                yield {"by_rows": 1, "widest": widest, "rows_at_once": count}, cost
+                yield {"by_rows": 1, "gathers": 0, "widest": widest, "rows_at_once": count}, cost
+                if windows.depth <= _GATHERED:
+                    cost = gather_cycles(product) + product_cycles(windows, widest, blocks)
+                    yield {"by_rows": 1, "gathers": 1, "widest": widest, "rows_at_once": count}, cost
 
     def _inside(self, args: Mapping[str, Any], kernel_h: int, high: int) -> float:
         """Returns the share of the kernel rows that lie inside the image, over all output rows."""

@@ -35,6 +35,7 @@ CHANNEL_BLOCK = 64
 
 _LEAST_STEP = 6.0
 _TILE, _TAP_ROW, _REQUANTIZE = 30.0, 2.0, 2.4
+_GATHER = 1.5
 _LINE = 64
 # Bytes that a loop reads again, up to which lines arrive in time, and come from the second-level
 # cache; cycles to wait for a line from there, and from the third-level cache.
@@ -156,6 +157,11 @@ def chain_cycles(product: Product, widest: int, blocks: Sequence[int], buffer: i
         part = replace(product, channels=min(CHANNEL_BLOCK, product.channels - first))
         cycles += product_cycles(part, widest, blocks, rows * product.depth)
     return cycles
+
+
+def gather_cycles(product: Product) -> float:
+    """Returns the cycles of gathering the windows of a product that reads them as its taps."""
+    return product.rows * product.taps * -(-product.depth // 16) * _GATHER
 
 
 def stored_cycles(product: Product) -> float:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from qcompiler.backends.native.choices import is_depthwise
+from qcompiler.backends.native.choices import is_depthwise, window_bytes
 from qcompiler.backends.native.emit_depthwise import emit_depthwise
 from qcompiler.backends.native.emit_movement import copy_fields
 from qcompiler.backends.native.layout import (
@@ -17,7 +17,7 @@ from qcompiler.backends.native.layout import (
     strides_of,
 )
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import padded_sums, round_down_scale
+from qcompiler.backends.native.packing import Form, padded_sums, round_down_scale
 from qcompiler.backends.native.product_fields import (
     SLACK,
     bytes_clamp,
@@ -43,7 +43,8 @@ def emit_conv2d(op: OpWriter) -> None:
         return
     shapes = op.type_of("x").shape, op.type.shape
     if op.choices.get("by_rows"):
-        _emit_rows(op, conv2d_fields(op, op.args, *shapes, "rows"))
+        form: Form = "windows" if op.choices["gathers"] else "rows"
+        _emit_rows(op, conv2d_fields(op, op.args, *shapes, form))
         return
     fields = conv2d_fields(op, op.args, *shapes)
     op.reserve(weight.shape[1] * groups + 4 + SLACK)
@@ -61,9 +62,12 @@ def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
     reach = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1
     rows = op.choices["rows_at_once"]
     size = simplify_dim(((rows - 1) * conv["stride_h"] + reach) * row_bytes + SLACK)
-    scratch, step = op.reserve_per_thread(size)
+    window = op.choices["gathers"] and window_bytes(op.constant("weight").shape)
+    whole = simplify_dim(size + rows * conv["out_width"] * window + SLACK)
+    scratch, step = op.reserve_per_thread(whole if window else size)
     x, residual = op.tensor("x"), residual_pointer(op)
     fields = {"conv": conv, "rows_at_once": rows, "scratch": scratch, "scratch_step": step}
+    fields |= {"window": window, "windows": size}
     padding, pad_value = op.args["padding"], op.args["x_zero_point"] + 128
     if padding[0] or padding[1]:
         sums = padded_sums(op.constant("weight").numpy(), pad_value)

@@ -21,7 +21,7 @@ STRIP, PAIR_LIMIT = 8, 128
 
 # How weights are packed: panels of output channels, taps or kernel rows in the place of the depth
 # as the kernel wants, or blocks of channels of a depthwise convolution.
-Form = Literal["panels", "rows", "depthwise"]
+Form = Literal["panels", "rows", "windows", "depthwise"]
 
 Int8Array = NDArray[np.int8]
 Int32Array = NDArray[np.int32]
@@ -144,6 +144,11 @@ def unsaturated_groups(panels: Int8Array) -> NDArray[np.uint64]:
     return np.ascontiguousarray(packed).view(np.uint64)
 
 
+def window_as_channels(weight: Int8Array) -> Int8Array:
+    """Returns [Cout, Cin, kh, kw] as [Cout, kh * kw * Cin, 1, 1]: a window that is gathered first."""
+    return weight.transpose(0, 2, 3, 1).reshape(weight.shape[0], -1, 1, 1)
+
+
 def rows_as_channels(weight: Int8Array) -> Int8Array:
     """Returns [Cout, Cin, kh, kw] as [Cout, kw * Cin, kh, 1]: pixels that lie side by side."""
     out_channels, depth, kh, kw = weight.shape
@@ -230,7 +235,8 @@ def pack_products(
     if form == "depthwise":
         packed = pack_depthwise(w)
     else:
-        packed = pack_panels(rows_as_channels(w) if form == "rows" else w, groups)
+        arrange = {"rows": rows_as_channels, "windows": window_as_channels}.get(form)
+        packed = pack_panels(arrange(w) if arrange else w, groups)
         unsaturated = unsaturated_groups(packed)
     folded = pad(fold_zero_point(w, b, x_zero_point)).astype(np.int32)
     if requant is None:

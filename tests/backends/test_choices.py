@@ -102,8 +102,8 @@ def test_each_choice_has_several_values() -> None:
         assert len({tuple(sorted(setting.items())) for setting in several}) == len(several)
         for name, value in (item for setting in several for item in setting.items()):
             seen.setdefault(name, set()).add(value)
-    assert set(seen) == {"widest", "block_rows", "by_rows", "rows_at_once", "fused"}
-    assert seen["by_rows"] == seen["fused"] == {0, 1}
+    assert set(seen) == {"widest", "block_rows", "by_rows", "gathers", "rows_at_once", "fused"}
+    assert seen["by_rows"] == seen["gathers"] == seen["fused"] == {0, 1}
     assert seen["widest"] == {2, 3, 4}
     assert max(seen["block_rows"]) == BLOCK_ROWS
 

@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#define GATHERED 16 /* bytes that gather_windows copies at a time */
+
 typedef struct {
     const qc_context *context;
     const qc_conv2d_rows *p;
@@ -82,6 +84,40 @@ static void point_pixels(const qc_conv2d *p, const uint8_t *copy, int64_t row_by
         block->base[block->count + r] = block->base[block->count - 1];
 }
 
+/* Where the windows of a block lie: from window `from` on, then the last one again. */
+static void point_windows(const qc_conv2d_rows *p, const uint8_t *windows, int64_t from, qc_row_block *block)
+{
+    block->runs = 1;
+    block->run[0] = (qc_row_run){0, block->count, 0, 1};
+    for (int64_t r = 0; r < block->count + QC_TILE_ROWS; r++)
+        block->base[r] = windows + (from + qc_min(r, block->count - 1)) * p->window;
+}
+
+/* Writes the windows of a row of results: what their kernel rows cover, one after another. Rows are copied in
+ * whole blocks: what is too much is written over by the next row, or meets weights of 0. */
+QC_INLINE void gather_row(const qc_conv2d_rows *p, const uint8_t *copy, int64_t row_bytes, int64_t kernel_h,
+                          int64_t run, uint8_t *windows)
+{
+    const int64_t step = p->conv.stride_w * p->conv.channels, next = p->conv.dilation_h * row_bytes;
+    for (int64_t ox = 0; ox < p->conv.out_width; ox++)
+        for (int64_t ky = 0; ky < kernel_h; ky++)
+            for (int64_t i = 0; i < run; i += GATHERED)
+                memcpy(windows + ox * p->window + ky * run + i, copy + ox * step + ky * next + i, GATHERED);
+}
+
+static void gather_windows(const qc_conv2d_rows *p, const uint8_t *copy, int64_t row_bytes, int64_t count,
+                           uint8_t *windows)
+{
+    const qc_conv2d *conv = &p->conv;
+    const int64_t run = conv->kernel_w * conv->channels;
+    for (int64_t oy = 0; oy < count; oy++, copy += conv->stride_h * row_bytes, windows += conv->out_width * p->window) {
+        if (conv->kernel_h == 3 && run == 9) /* the first layer of most networks for images */
+            gather_row(p, copy, row_bytes, 3, 9, windows);
+        else
+            gather_row(p, copy, row_bytes, conv->kernel_h, run, windows);
+    }
+}
+
 static void rows_task(const void *argument, int index, int count)
 {
     const rows_job *job = argument;
@@ -97,6 +133,12 @@ static void rows_task(const void *argument, int index, int count)
     conv.k4 = (p->kernel_w * p->channels + 3) / 4;
     conv.tap_offsets = offsets;
     conv.padded = conv.taps <= QC_TAP_CHUNK ? job->p->padded : NULL;
+    uint8_t *const windows = copy + job->p->windows;
+    if (job->p->window) {
+        conv.taps = 1;
+        conv.k4 = job->p->window / 4;
+        conv.padded = NULL;
+    }
     conv.residual = job->residual;
     conv.out = job->out;
     qc_row_block block;
@@ -110,12 +152,18 @@ static void rows_task(const void *argument, int index, int count)
         const int64_t taken = qc_min(qc_min(job->p->rows_at_once, last - row), p->out_height - oy);
         copy_rows(p, job->x + image * p->height * p->width * p->channels, oy * p->stride_h - p->pad_top,
                   (taken - 1) * p->stride_h + reach, row_bytes, copy);
+        if (job->p->window)
+            gather_windows(job->p, copy, row_bytes, taken, windows);
         const int64_t pixels = taken * p->out_width, blocks = (pixels + QC_BLOCK_ROWS - 1) / QC_BLOCK_ROWS;
         for (int64_t i = 0; i < blocks; i++) {
             const int64_t from = pixels * i / blocks;
             block.count = pixels * (i + 1) / blocks - from;
-            point_pixels(p, copy, row_bytes, from, &block);
-            find_runs(p, &conv, oy, from, &block);
+            if (job->p->window) {
+                point_windows(job->p, windows, from, &block);
+            } else {
+                point_pixels(p, copy, row_bytes, from, &block);
+                find_runs(p, &conv, oy, from, &block);
+            }
             qc_multiply_rows(&conv, &block, row * p->out_width + from, first_panel, last_panel);
         }
         row += taken;

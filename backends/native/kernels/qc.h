@@ -61,6 +61,8 @@ typedef struct {
 typedef struct {
     qc_conv2d conv;
     int64_t rows_at_once;        /* output rows that a part computes from one copy */
+    int64_t window;              /* bytes of a pixel's window where windows are gathered first, else 0 */
+    int64_t windows;             /* where a part gathers them, after scratch + i * scratch_step */
     const int32_t *padded;       /* per kernel row what padding adds to the sums of each channel; NULL without any */
     int64_t scratch, scratch_step;
 } qc_conv2d_rows;
