@@ -146,7 +146,10 @@ class _Space:
                 yield {"by_rows": 1, "gathers": 0, "widest": widest, "rows_at_once": count}, cost
                 if windows.depth <= _GATHERED:
                     cost = gather_cycles(product) + product_cycles(windows, widest, blocks)
-                    yield {"by_rows": 1, "gathers": 1, "widest": widest, "rows_at_once": count}, cost
+                    yield (
+                        {"by_rows": 1, "gathers": 1, "widest": widest, "rows_at_once": count},
+                        cost,
+                    )
 
     def _inside(self, args: Mapping[str, Any], kernel_h: int, high: int) -> float:
         """Returns the share of the kernel rows that lie inside the image, over all output rows."""

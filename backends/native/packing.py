@@ -145,7 +145,7 @@ def unsaturated_groups(panels: Int8Array) -> NDArray[np.uint64]:
 
 
 def window_as_channels(weight: Int8Array) -> Int8Array:
-    """Returns [Cout, Cin, kh, kw] as [Cout, kh * kw * Cin, 1, 1]: a window that is gathered first."""
+    """Returns [Cout, Cin, kh, kw] as [Cout, kh * kw * Cin, 1, 1]: windows gathered first."""
     return weight.transpose(0, 2, 3, 1).reshape(weight.shape[0], -1, 1, 1)
 
 

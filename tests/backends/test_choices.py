@@ -83,6 +83,9 @@ def test_every_setting_of_layers_of_several_blocks_equals_the_reference() -> Non
             layer((1, 40, 21, 19), 152, 1),
             layer((2, 24, 17, 23), 88, 3),
             layer((1, 3, 45, 37), 40, 5, 2),
+            layer((2, 3, 31, 37), 24, 3, 2),
+            layer((1, 2, 19, 45), 36, 5),
+            layer((1, 1, 29, 40), 20, 7, 2),
             chain((1, 24, 23, 19), 150, 3, 1),
             chain((2, 16, 20, 15), 72, 5, 2),
         ]
@@ -94,6 +97,7 @@ def test_each_choice_has_several_values() -> None:
         [
             layer((1, 64, 56, 56), 256, 1),
             layer((1, 64, 28, 28), 128, 3),
+            layer((1, 3, 64, 64), 32, 3, 2),
             chain((1, 24, 56, 56), 144, 3, 1),
         ]
     )
