@@ -26,6 +26,7 @@ typedef struct {
     int64_t image, first, height; /* first row of results of set 0, rows of results of a set */
     int64_t rows;                 /* of the strip of a set: those that its results read */
     int64_t next, laid;           /* rows of the strip from `next` on, entries from `laid` on are not there yet */
+    int64_t slot;                 /* of entry `laid` in its ring */
     int64_t padding;              /* rows of padding above, which are not to divide the rows of the image */
 } depthwise_part;
 
@@ -102,10 +103,16 @@ static void add_rows(const depthwise_job *job, depthwise_part *part, int64_t y)
     }
 }
 
+/* Entry i of the ring of laid-out rows, at most as many before `laid` as it has. */
+static uint8_t *laid_row(const depthwise_job *job, const depthwise_part *part, int64_t i)
+{
+    const int64_t slot = part->slot - (part->laid - i);
+    return part->ring + (slot < 0 ? slot + job->laid_ring : slot) * job->d->row_bytes * job->laid_rows;
+}
+
 /* Lays out rows up to row y of the strips. */
 static void lay_out_rows(const depthwise_job *job, depthwise_part *part, int64_t y)
 {
-    const qc_depthwise *d = job->d;
     for (; part->laid * job->laid_rows <= y; part->laid++) {
         const int64_t first = part->laid * job->laid_rows, sets = part->channels.sets;
         const uint8_t *rows[QC_MOST_LAID * QC_MOST_SETS];
@@ -113,10 +120,11 @@ static void lay_out_rows(const depthwise_job *job, depthwise_part *part, int64_t
         for (int64_t r = 0; r < job->laid_rows; r++)
             for (int64_t s = 0; s < sets; s++)
                 rows[r * QC_MOST_SETS + s] = row_of_pixels(job, part, s, first + r);
-        qc_depthwise_lay_out(&part->channels, rows, pixel_step(job, part),
-                             part->ring + part->laid % job->laid_ring * d->row_bytes * job->laid_rows);
+        qc_depthwise_lay_out(&part->channels, rows, pixel_step(job, part), laid_row(job, part, part->laid));
+        part->slot = part->slot + 1 < job->laid_ring ? part->slot + 1 : 0;
     }
 }
+
 static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t last)
 {
     const qc_depthwise *d = job->d;
@@ -124,7 +132,7 @@ static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t l
     const int64_t reach = (p->kernel_h - 1) * p->dilation_h + 1, sets = part->channels.sets;
     const uint8_t *rows[p->kernel_h * QC_MOST_SETS];
     part->rows = (part->height - 1) * p->stride_h + reach;
-    part->next = part->laid = 0;
+    part->next = part->laid = part->slot = 0;
     for (int64_t i = 0; i < part->height; i++) {
         const int64_t top = i * p->stride_h, end = top + reach;
         part->next = qc_max(part->next, top);
@@ -133,7 +141,7 @@ static void strip_rows(const depthwise_job *job, depthwise_part *part, int64_t l
             lay_out_rows(job, part, end - 1);
             int64_t n = 0;
             for (int64_t y = top / job->laid_rows; y * job->laid_rows < end; y += p->dilation_h, n += QC_MOST_SETS)
-                rows[n] = part->ring + y % job->laid_ring * d->row_bytes * job->laid_rows;
+                rows[n] = laid_row(job, part, y);
         } else {
             add_rows(job, part, end - 1);
             for (int64_t y = top, n = 0; y < end; y += p->dilation_h, n += QC_MOST_SETS)

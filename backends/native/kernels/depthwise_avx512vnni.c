@@ -47,7 +47,8 @@ int64_t qc_depthwise_laid_rows(const qc_conv2d *p)
 QC_INLINE void lay_out_pair(const qc_channels *c, const uint8_t *const *rows, int64_t step, uint8_t *out, int sets)
 {
     const qc_conv2d *p = &c->d->conv;
-    const int64_t count = c->d->row_bytes / 128;
+    /* Results are computed in twos and fours. */
+    const int64_t count = (((p->out_width + 1) / 2 * 2 - 1) * p->stride_w + p->kernel_w + 1) / 2;
     const int64_t first = qc_min((p->pad_left + 1) / 2, count);
     const int64_t end = qc_max(first, qc_min((p->pad_left + p->width) / 2, count));
     uint8_t padding[64] __attribute__((aligned(64)));
