@@ -27,6 +27,27 @@ def test_depthwise_convolutions_equal_the_reference(cases: list[Case]) -> None:
     check(cases)
 
 
+def test_depthwise_rows_of_several_stretches_equal_the_reference() -> None:
+    """Kernels without a function of their own, on images wider than what is laid out at a time."""
+    random = torch.Generator().manual_seed(4)
+    cases = []
+    for kernel, stride, dilation, multiplier in [
+        ((7, 7), [1, 1], [1, 1], 2**30 + 128),
+        ((3, 3), [1, 1], [2, 2], 2**30 + 128),
+        ((9, 2), [2, 3], [1, 1], 2**30 + 128),
+        ((1, 31), [1, 1], [1, 3], 2**30 + 128),
+        ((5, 5), [1, 1], [1, 1], 2**30 + 1),
+        ((3, 3), [70, 70], [1, 1], 2**30 + 128),
+    ]:
+        x = torch.randint(-128, 128, (1, 70, 23, 150), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (70, 1, *kernel), dtype=torch.int8, generator=random)
+        offsets = torch.randint(-999, 999, (70,), dtype=torch.int32, generator=random)
+        requant = [Const(torch.tensor([value], dtype=torch.int32)) for value in (multiplier, 41)]
+        geometry = [-9, stride, [2, 2, 3, 3], dilation, 70, 5, -128, 127]
+        cases.append(case("conv2d_requant", x, Const(weight), Const(offsets), *requant, *geometry))
+    check(cases)
+
+
 @FEW
 @given(st.lists(st.one_of(linears(), matmuls()), min_size=30, max_size=30))
 def test_linear_and_matmul_equal_the_reference(cases: list[Case]) -> None:
