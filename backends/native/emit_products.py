@@ -95,7 +95,7 @@ def emit_linear(op: OpWriter) -> None:
         **{"out_height": rows, "out_width": 1, "out_channels": weight.shape[0]},
         **dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1),
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
-        "pad_value": op.args["x_zero_point"] + 128,
+        "pad_value": op.args["x_zero_point"] + op.form.offset,
         **tile_fields(op.choices),
         **weight_fields(op, packed),
         "epilogue": epilogue_fields(op, op.args, packed),
@@ -109,9 +109,9 @@ def emit_linear(op: OpWriter) -> None:
         out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
     op.block("qc_conv2d", fields)
     if "multiplier" in op.args:
-        op.call("qc_conv2d_u8_s8c_u8", "&p", f"(const uint8_t *){x}", residual, out)
+        op.call("qc_conv2d_u8_s8c_u8", "&p", op.codes(x), residual, out)
     else:
-        op.call("qc_conv2d_u8_s8c_i32", "&p", f"(const uint8_t *){x}", f"(int32_t *){out}")
+        op.call("qc_conv2d_u8_s8c_i32", "&p", op.codes(x), f"(int32_t *){out}")
     if is_interleaved(x_type):
         _stage(op, op.type, out, "stage_out", back=True)
 
@@ -141,8 +141,8 @@ def emit_matmul(op: OpWriter) -> None:
     fields: dict[str, Any] = {
         "rank": len(batch),
         **{"rows": rows, "columns": columns, "depth": depth},
-        "a_zero_point": op.args["a_zero_point"] + 128,
-        "b_zero_point": op.args["b_zero_point"] + 128,
+        "a_zero_point": op.args["a_zero_point"] + op.form.offset,
+        "b_zero_point": op.args["b_zero_point"] + op.form.offset,
         **{"scratch": scratch, "scratch_step": step},
     }
     if batch:
@@ -153,9 +153,9 @@ def emit_matmul(op: OpWriter) -> None:
         fields["per_column"] = int(op.constant("multiplier").numel() > 1)
         fields["epilogue"] = _matmul_epilogue(op, depth)
     op.block("qc_matmul", fields)
-    operands = (f"(const uint8_t *){left}", f"(const uint8_t *){right}")
+    operands = op.codes(left), op.codes(right)
     if fused:
-        op.call("qc_matmul_u8_u8_u8", "&p", *operands, f"(uint8_t *){out}")
+        op.call("qc_matmul_u8_u8_u8", "&p", *operands, op.codes(out, constant=False))
     else:
         op.call("qc_matmul_u8_u8_i32", "&p", *operands, f"(int32_t *){out}")
     if not is_row_major(op.type):
@@ -168,7 +168,7 @@ def _matmul_epilogue(op: OpWriter, depth: Dim) -> dict[str, Any]:
     size = -(-len(multiplier) // MATMUL_COLUMNS) * MATMUL_COLUMNS
     multiplier, shift = np.resize(multiplier, size), np.resize(shift, size)
     bound = np.full(size, int(depth) * 255 * 255 if isinstance(depth, int) else 2**31)
-    scale = round_down_scale(multiplier, shift, bound)
+    scale = None if op.form.is_signed else round_down_scale(multiplier, shift, bound)
     fields: dict[str, Any] = {
         "multiplier": op.array(multiplier.astype(np.int32), "int32_t"),
         "shift": op.array(shift.astype(np.int32), "int32_t"),

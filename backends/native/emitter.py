@@ -19,6 +19,7 @@ from qcompiler.backends.native import emit_movement as movement
 from qcompiler.backends.native import emit_products as products
 from qcompiler.backends.native.batching import Batching, find_batching, work_of
 from qcompiler.backends.native.choices import Setting, default_setting
+from qcompiler.backends.native.codes import UNSIGNED, CodeForm
 from qcompiler.backends.native.cprint import c_dim, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.op_writer import OpWriter
@@ -172,6 +173,7 @@ def emit(
     plan: Plan,
     batching: Batching | None = None,
     settings: Mapping[str, Sequence[Setting]] | None = None,
+    form: CodeForm = UNSIGNED,
 ) -> NativeSources:
     """Emits a graph; the sources serve every instruction set, the build chooses one.
 
@@ -182,14 +184,15 @@ def emit(
         settings: what the kernel of a node is to do with its choices, those of the cost model for
             other nodes. A program with several settings of a node runs the first one until
             qc_choose, which only such a program has, names another one.
+        form: how codes are stored.
 
     Raises:
         QCompilerError: QC0203 when an operator's arguments are outside what its kernel covers.
     """
     blob = Blob()
-    variants = [_variants(graph, node, blob, settings or {}) for node in graph.calls]
+    variants = [_variants(graph, node, blob, settings or {}, form) for node in graph.calls]
     writers = [several[0] for several in variants]
-    program = _Layout(graph, plan, blob)
+    program = _Layout(graph, plan, blob, form)
     views = {w.node for w in writers if program.is_view(w.node)}
     batching = batching or find_batching(graph, plan.size)
     work = _work(graph)
@@ -207,7 +210,7 @@ def emit(
         work_symbols=set[str]().union(*(symbols_in(size) for size in work.values())),
         batch=None if batching is None else _batch_view(graph, batching),
     )
-    sources = dict(kernel_sources())
+    sources = dict(kernel_sources(form))
     sources["program.c"] = text.encode()
     ops = tuple(
         OpDescriptor(
@@ -222,11 +225,12 @@ def emit(
 
 
 @cache
-def kernel_sources() -> Mapping[str, bytes]:
-    """Returns the files of the kernel library by name."""
+def kernel_sources(form: CodeForm = UNSIGNED) -> Mapping[str, bytes]:
+    """Returns the files of the kernel library by name, with names for a form of codes."""
     folder = files(__package__) / "kernels"
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith((".c", ".h")))
-    return {name: (folder / name).read_bytes() for name in names}
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in names}
+    return {name: form.text(text).encode() for name, text in texts.items()}
 
 
 @cache
@@ -251,15 +255,19 @@ def _op_name(node: fx.Node) -> str:
 
 
 def _variants(
-    graph: QGraph, node: fx.Node, blob: Blob, settings: Mapping[str, Sequence[Setting]]
+    graph: QGraph,
+    node: fx.Node,
+    blob: Blob,
+    settings: Mapping[str, Sequence[Setting]],
+    form: CodeForm,
 ) -> list[OpWriter]:
     """Returns an operator written with each of its settings."""
     chosen = settings.get(node.name) or [default_setting(graph, node)]
-    return [_write(graph, node, blob, setting) for setting in chosen]
+    return [_write(OpWriter(graph, node, blob, setting, form)) for setting in chosen]
 
 
-def _write(graph: QGraph, node: fx.Node, blob: Blob, setting: Setting) -> OpWriter:
-    writer = OpWriter(graph, node, blob, setting)
+def _write(writer: OpWriter) -> OpWriter:
+    node = writer.node
     emission = EMITTERS.get(_op_name(node))
     if emission is not None:
         if reason := why_not(node):
@@ -335,8 +343,9 @@ def _batch_view(graph: QGraph, batching: Batching) -> dict[str, Any]:
 class _Layout:
     """Gives each value of the program its address: an input, an output or a place in the arena."""
 
-    def __init__(self, graph: QGraph, plan: Plan, blob: Blob) -> None:
+    def __init__(self, graph: QGraph, plan: Plan, blob: Blob, form: CodeForm) -> None:
         self._graph = graph
+        self._form = form
         self._plan = plan
         self._blob = blob
         self._nodes = {node.name: node for node in graph.nodes}
@@ -366,7 +375,7 @@ class _Layout:
         if node.name in self._plan.aliases:
             return self.address(self._nodes[self._plan.aliases[node.name]])
         if node.op == "get_attr":
-            place = self._blob.add(to_storage(self._graph.constant(node)).numpy())
+            place = self._blob.add(to_storage(self._graph.constant(node), self._form).numpy())
             return f"(void *)(qc_blob + {place})"
         return f"memory + {self.dim(self._plan.offsets[node.name])}"
 

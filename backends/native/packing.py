@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qcompiler.backends.native.codes import UNSIGNED, CodeForm
+
 ALIGNMENT = 64
 PANEL = 16
 DEPTHWISE_BLOCK = 64
@@ -54,7 +56,7 @@ class Products(NamedTuple):
     """Weights and per-channel parameters of a product in packed form.
 
     ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
-    epilogue would not be exact.
+    epilogue would not be exact. Signed codes have neither.
     """
 
     weight: Int8Array
@@ -65,10 +67,12 @@ class Products(NamedTuple):
     scale: NDArray[np.float32] | None
 
 
-def fold_zero_point(weight: Int8Array, bias: Int32Array, x_zero_point: int) -> Int32Array:
-    """Returns bias' = bias - (z + 128) * sum(w), for activations stored as q + 128 (7.3)."""
+def fold_zero_point(
+    weight: Int8Array, bias: Int32Array, x_zero_point: int, offset: int = UNSIGNED.offset
+) -> Int32Array:
+    """Returns bias' = bias - (z + offset) * sum(w), for activations stored as q + offset (7.3)."""
     sums = weight.reshape(weight.shape[0], -1).astype(np.int64).sum(axis=1)
-    folded = bias.astype(np.int64) - (x_zero_point + 128) * sums
+    folded = bias.astype(np.int64) - (x_zero_point + offset) * sums
     wrapped: Int32Array = folded.astype(np.int32)  # modulo 2**32, as the accumulator
     return wrapped
 
@@ -207,6 +211,7 @@ def pack_products(
     x_zero_point: int,
     groups: int,
     form: Form,
+    codes: CodeForm = UNSIGNED,
 ) -> Products:
     """Packs the constants of a convolution or linear layer (a 1x1 convolution)."""
     w, b = weight.numpy(), bias.numpy()
@@ -221,12 +226,14 @@ def pack_products(
         packed = pack_depthwise(w)
     else:
         packed = pack_panels(rows_as_channels(w) if form == "rows" else w, groups)
-        unsaturated = unsaturated_groups(packed)
-    folded = pad(fold_zero_point(w, b, x_zero_point)).astype(np.int32)
+        unsaturated = None if codes.is_signed else unsaturated_groups(packed)
+    folded = pad(fold_zero_point(w, b, x_zero_point, codes.offset)).astype(np.int32)
     if requant is None:
         return Products(packed, unsaturated, folded, None, None, None)
     m, s = (_per_channel(v, channels) for v in requant)
-    scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
+    scale = None
+    if not codes.is_signed:
+        scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
     shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
     padded_scale = None if scale is None else pad(scale).astype(np.float32)
     return Products(packed, unsaturated, folded, pad(m).astype(np.int32), shifts, padded_scale)
