@@ -5,12 +5,18 @@
 #include "vector.h"
 
 #define CHUNK 256
-#define MAX_PENDING 257 /* bytes whose sum fits 16 bits */
+#if QC_SIGNED_CODES
+typedef int16_t narrow_sum;
+#define MAX_PENDING 256 /* codes whose sum fits 16 bits */
+#else
+typedef uint16_t narrow_sum;
+#define MAX_PENDING 257
+#endif
 
 /* Sums of bytes over many elements, for up to CHUNK channels: 16 bits wide, then 32. */
 typedef struct {
     int32_t pending;
-    uint16_t narrow[CHUNK];
+    narrow_sum narrow[CHUNK];
     int32_t wide[CHUNK];
 } byte_sums;
 
@@ -38,7 +44,7 @@ static inline void add_elements(byte_sums *s, const uint8_t *x, int64_t count, i
             widen_sums(s, channels);
         s->pending++;
         for (int64_t c = 0; c < channels; c++)
-            s->narrow[c] = (uint16_t)(s->narrow[c] + x[c]);
+            s->narrow[c] = (narrow_sum)(s->narrow[c] + (qc_code)x[c]);
     }
 }
 

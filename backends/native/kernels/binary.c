@@ -32,10 +32,10 @@ static void strided_row(const binary_job *job, const uint8_t *a, int64_t a_step,
     const sum_terms terms = sum_terms_of(p);
     if (job->is_mul)
         for (int64_t i = 0; i < count; i++)
-            out[i * out_step] = mul_one(p, a[i * a_step], b[i * b_step]);
+            out[i * out_step] = mul_one(p, (qc_code)a[i * a_step], (qc_code)b[i * b_step]);
     else
         for (int64_t i = 0; i < count; i++)
-            out[i * out_step] = qc_add2(a[i * a_step], b[i * b_step], terms.k);
+            out[i * out_step] = (uint8_t)qc_add2((qc_code)a[i * a_step], (qc_code)b[i * b_step], terms.k);
 }
 
 #if defined(QC_VECTOR)

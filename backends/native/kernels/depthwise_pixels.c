@@ -25,7 +25,7 @@ int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
 }
 #endif
 
-#if !defined(QC_AVX512) && !defined(QC_AVX2)
+#if !defined(QC_AVX512) && !defined(QC_AVX2) && !defined(QC_NEON)
 void qc_depthwise_begin(const qc_channels *c)
 {
     (void)c;
@@ -52,14 +52,15 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
             memcpy(acc, e->bias + c->block + first, sizeof acc);
             for (int64_t ky = 0; ky < p->kernel_h; ky++)
                 for (int64_t kx = 0; kx < p->kernel_w; kx++) {
-                    const uint8_t *x = rows[ky] + (i * p->stride_w + kx * p->dilation_w) * QC_BLOCK + first;
+                    const qc_code *x =
+                        (const qc_code *)rows[ky] + (i * p->stride_w + kx * p->dilation_w) * QC_BLOCK + first;
                     const int8_t *w = weight + (ky * groups + kx / 4) * 256 + first + kx % 4;
                     for (int64_t n = 0; n < lanes; n++)
                         acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];
                 }
             for (int64_t n = 0; n < lanes; n++) {
                 const int64_t at = i * p->channels + first + n;
-                out[at] = qc_finish(e, acc[n], c->block + first + n, residual ? residual + at : NULL);
+                out[at] = (uint8_t)qc_finish(e, acc[n], c->block + first + n, residual ? residual + at : NULL);
             }
         }
 }

@@ -44,7 +44,7 @@ static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *o
 #else
     for (int n = 0; n < QC_PANEL; n++)
         for (int k = 0; k < 4; k++)
-            out[4 * n + k] = (int8_t)(row[k][at + n] - 128);
+            out[4 * n + k] = (int8_t)(row[k][at + n] - QC_CODE_OFFSET);
 #endif
 }
 
@@ -80,7 +80,7 @@ static void pack_columns(const matmul_job *job, const uint8_t *b, const column_u
         for (int panel = 0; panel < unit->panels; panel++)
             interleave(row, panel * QC_PANEL, unit->packed + panel * panel_bytes + k * 4 * QC_PANEL);
     }
-    const int32_t zero_points = (int32_t)p->depth * (p->b_zero_point - 128);
+    const int32_t zero_points = (int32_t)p->depth * (p->b_zero_point - QC_CODE_OFFSET);
     for (int panel = 0; panel < unit->panels; panel++) {
         int32_t *term = unit->term + panel * QC_PANEL;
         sum_columns(unit->packed + panel * panel_bytes, job->k4, term);
@@ -123,7 +123,7 @@ static inline __m128i sum_four_rows(const uint8_t *const row[4], int64_t depth)
 /* term[r] = -zb * sum of row r, for `rows` rows; writes whole groups of four. */
 static void sum_rows(const qc_matmul *p, const uint8_t *a, int64_t rows, int32_t *term)
 {
-    const int32_t factor = 128 - p->b_zero_point;
+    const int32_t factor = QC_CODE_OFFSET - p->b_zero_point;
     for (int64_t r = 0; r < rows; r += 4) {
         const uint8_t *row[4];
         for (int i = 0; i < 4; i++)
@@ -135,7 +135,7 @@ static void sum_rows(const qc_matmul *p, const uint8_t *a, int64_t rows, int32_t
         for (int i = 0; i < 4; i++) {
             int32_t sum = 0;
             for (int64_t k = 0; k < p->depth; k++)
-                sum += row[i][k];
+                sum += (qc_code)row[i][k];
             term[r + i] = factor * sum;
         }
 #endif
@@ -172,7 +172,7 @@ static void multiply_rows(const matmul_job *job, const uint8_t *a, const column_
         .channel = p->per_column ? unit->first : 0, .columns = unit->columns, .out_stride = p->columns,
         .sums = job->out ? NULL : sums,
     };
-    const int by_row = p->b_zero_point != 128;
+    const int by_row = p->b_zero_point != QC_CODE_OFFSET;
     if (by_row) {
         tile.start = start;
         tile.start_step = QC_TILE_LD;
@@ -204,7 +204,7 @@ static void matmul_task(const void *argument, int index, int count)
     uint8_t *scratch = job->scratch + index * p->scratch_step;
     column_unit unit = {.term = (int32_t *)scratch, .fill = scratch + QC_TILE_LD * sizeof(int32_t),
                         .packed = (int8_t *)scratch + QC_TILE_LD * (sizeof(int32_t) + 1)};
-    memset(unit.fill, 128, QC_TILE_LD);
+    memset(unit.fill, QC_CODE_OFFSET, QC_TILE_LD);
     int64_t all = job->units * job->parts;
     for (int i = 0; i < p->rank; i++)
         all *= p->shape[i];

@@ -36,12 +36,13 @@ QC_INLINE void max_taps(const uint8_t *x, int64_t rows, int64_t row_step, int64_
         vec_store_part(out + c, best, n - c);
     }
 #else
-    memset(out, 0, (size_t)n);
+    memset(out, QC_LEAST_CODE, (size_t)n);
+    qc_code *best = (qc_code *)out;
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
-            const uint8_t *source = x + i * row_step + j * column_step;
+            const qc_code *source = (const qc_code *)x + i * row_step + j * column_step;
             for (int64_t c = 0; c < n; c++)
-                out[c] = out[c] > source[c] ? out[c] : source[c];
+                best[c] = best[c] > source[c] ? best[c] : source[c];
         }
 #endif
 }

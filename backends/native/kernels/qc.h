@@ -1,8 +1,9 @@
 /* Types, parameter blocks and prototypes shared by the kernels and by the emitted program.
  *
- * Storage: an int8 value q is kept as the byte q + 128; a rank-4 integer tensor is kept as NHWC; every
- * other tensor is row-major. All zero points and clamp bounds below are in that byte domain (+128).
- * A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there.
+ * Storage: an int8 value q is kept as a byte of type qc_code: q + 128, or q itself where codes are signed.
+ * A rank-4 integer tensor is kept as NHWC; every other tensor is row-major. All zero points and clamp
+ * bounds below are in the domain of that byte; a table is indexed by the byte's bits. Names say u8 for
+ * either. A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there.
  *
  * `out` may be the residual of a product, or an operand of requantize, add, mul, table and clamp that has
  * the type of the result: every element is read before the one in its place is written, by the same
@@ -12,6 +13,25 @@
 
 #include <stdint.h>
 #include <stddef.h>
+
+/* Codes are unsigned where products want an unsigned operand (x86), else signed. */
+#if !defined(QC_SIGNED_CODES)
+#if defined(__aarch64__) || defined(__arm__)
+#define QC_SIGNED_CODES 1
+#else
+#define QC_SIGNED_CODES 0
+#endif
+#endif
+
+#if QC_SIGNED_CODES
+typedef int8_t qc_code;
+#define QC_CODE_OFFSET 0
+#define QC_LEAST_CODE (-128)
+#else
+typedef uint8_t qc_code;
+#define QC_CODE_OFFSET 128  /* what a byte exceeds its code by */
+#define QC_LEAST_CODE 0
+#endif
 
 #define QC_MAX_RANK 8
 #define QC_PANEL 16         /* output channels in a packed weight panel */
@@ -37,6 +57,8 @@ typedef struct {
     const int32_t *multiplier;
     const int32_t *shift;
     const float *scale;          /* multiplier * 2^-shift where the fp32 round-down path is exact, else NULL */
+    const int32_t *left, *right; /* with signed codes: max(0, 32 - shift), NULL where all are 0, and the
+                                    negative of max(1, shift - 31) */
     int32_t zero_point, qmin, qmax;
     const uint8_t *table;        /* 256 bytes or NULL */
     int32_t has_residual;
@@ -52,6 +74,7 @@ typedef struct {
     int64_t block_rows;          /* output pixels of a block where it runs by blocks, at most QC_BLOCK_ROWS */
     int32_t pad_value;
     const int8_t *weight;
+    const int8_t *pairs;         /* the same weights for the level i8mm: [Cout/16][taps][Cin/8][8][2][8] */
     const uint64_t *unsaturated; /* of the weight panels: see qc_tile */
     qc_epilogue epilogue;
 } qc_conv2d;

@@ -153,7 +153,7 @@ static void dequantize_plane(const uint8_t *restrict x, int64_t count, int32_t z
                              float *restrict out)
 {
     for (int64_t i = 0; i < count; i++)
-        out[i] = (float)(x[i] - zero_point) * scale;
+        out[i] = (float)((qc_code)x[i] - zero_point) * scale;
 }
 
 /* Interleaved channels to planes, in blocks of STRIP channels by STRIP pixels; few channels take more pixels. */

@@ -36,11 +36,11 @@ void qc_table_u8(const qc_context *c, int64_t count, const uint8_t *table, const
 static void clamp_task(const void *argument, int index, int count)
 {
     const map_job *job = argument;
-    const uint8_t low = (uint8_t)job->qmin, high = (uint8_t)job->qmax, *x = job->x;
-    uint8_t *out = job->out;
+    const qc_code low = (qc_code)job->qmin, high = (qc_code)job->qmax, *x = (const qc_code *)job->x;
+    qc_code *out = (qc_code *)job->out;
     const int64_t end = job->count * (index + 1) / count;
     for (int64_t i = job->count * index / count; i < end; i++) {
-        const uint8_t v = x[i] < low ? low : x[i];
+        const qc_code v = x[i] < low ? low : x[i];
         out[i] = v > high ? high : v;
     }
 }
@@ -54,7 +54,7 @@ void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax,
 typedef struct {
     const qc_requantize *p;
     const int32_t *wide;
-    const uint8_t *bytes;
+    const qc_code *bytes;
     uint8_t *out;
 } requantize_job;
 
@@ -138,11 +138,11 @@ void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int
 void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const uint8_t *x, uint8_t *out)
 {
     const int64_t count = p->outer * p->channels * p->inner;
-    const requantize_job job = {p, NULL, x, out};
+    const requantize_job job = {p, NULL, (const qc_code *)x, out};
     if (p->channels == 1 && count > 256) {
         uint8_t table[256];
         for (int i = 0; i < 256; i++)
-            table[i] = requantize_one(p, i, 0);
+            table[i] = requantize_one(p, (qc_code)i, 0);
         qc_table_u8(c, count, table, x, out);
         return;
     }

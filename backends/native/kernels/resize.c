@@ -45,7 +45,8 @@ void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t
 static void blend(const uint8_t *const *taps, int64_t at, const int64_t *weights, int32_t first, int64_t count,
                   int32_t *restrict sums)
 {
-    const uint8_t *a = taps[0] + at, *b = taps[1] + at, *c = taps[2] + at, *d = taps[3] + at;
+    const qc_code *a = (const qc_code *)taps[0] + at, *b = (const qc_code *)taps[1] + at;
+    const qc_code *c = (const qc_code *)taps[2] + at, *d = (const qc_code *)taps[3] + at;
     const int32_t wa = (int32_t)weights[0], wb = (int32_t)weights[1];
     const int32_t wc = (int32_t)weights[2], wd = (int32_t)weights[3];
     for (int64_t i = 0; i < count; i++)
@@ -107,7 +108,7 @@ static void blend_wide(const qc_resize *p, const uint8_t *const *taps, const int
     for (int64_t c = 0; c < p->channels; c++) {
         int64_t sum = 0;
         for (int i = 0; i < 4; i++)
-            sum += (taps[i][c] - p->x_zero_point) * weights[i];
+            sum += ((qc_code)taps[i][c] - p->x_zero_point) * weights[i];
         const int32_t v = qc_scale(sum, p->multiplier, p->shift) + p->zero_point;
         out[c] = (uint8_t)qc_clamp(v, p->qmin, p->qmax);
     }

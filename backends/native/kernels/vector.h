@@ -10,7 +10,7 @@
 
 #include <string.h>
 
-#if defined(__AVX512BW__) || defined(__AVX2__)
+#if !QC_SIGNED_CODES && (defined(__AVX512BW__) || defined(__AVX2__))
 #define QC_VECTOR 1
 #include <immintrin.h>
 
