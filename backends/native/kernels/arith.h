@@ -36,13 +36,13 @@ static inline qc_code qc_add2(int32_t a, int32_t b, const int32_t *k)
     return (qc_code)qc_clamp(k[5] + (acc >> k[4]), k[6], k[7]);
 }
 
-static inline qc_code qc_finish(const qc_epilogue *e, int32_t acc, int64_t channel, const uint8_t *residual)
+static inline qc_code qc_finish(const qc_epilogue *e, int32_t acc, int64_t channel, const qc_code *residual)
 {
     int32_t v = qc_scale(acc, e->multiplier[channel], e->shift[channel]) + e->zero_point;
     qc_code y = (qc_code)qc_clamp(v, e->qmin, e->qmax);
     if (e->table)
-        y = (qc_code)e->table[(uint8_t)y];
-    return residual ? qc_add2(y, (qc_code)*residual, e->add) : y;
+        y = e->table[(uint8_t)y];
+    return residual ? qc_add2(y, *residual, e->add) : y;
 }
 
 #endif

@@ -37,14 +37,14 @@ static inline void widen_sums(byte_sums *s, int64_t channels)
 }
 
 /* Adds `count` elements that are `step` bytes apart. */
-static inline void add_elements(byte_sums *s, const uint8_t *x, int64_t count, int64_t step, int64_t channels)
+static inline void add_elements(byte_sums *s, const qc_code *x, int64_t count, int64_t step, int64_t channels)
 {
     for (int64_t i = 0; i < count; i++, x += step) {
         if (s->pending == MAX_PENDING)
             widen_sums(s, channels);
         s->pending++;
         for (int64_t c = 0; c < channels; c++)
-            s->narrow[c] = (narrow_sum)(s->narrow[c] + (qc_code)x[c]);
+            s->narrow[c] = (narrow_sum)(s->narrow[c] + x[c]);
     }
 }
 
@@ -62,8 +62,8 @@ static inline average average_of(int32_t multiplier, int32_t shift, int32_t zero
 }
 
 /* Averages of rows x columns <= MAX_PENDING elements, for n channels. */
-static inline void average_taps(const average *k, const uint8_t *x, int64_t rows, int64_t row_step, int64_t columns,
-                         int64_t column_step, int64_t n, uint8_t *out)
+static inline void average_taps(const average *k, const qc_code *x, int64_t rows, int64_t row_step, int64_t columns,
+                         int64_t column_step, int64_t n, qc_code *out)
 {
     const vec none = vec_zero();
     for (int64_t c = 0; c < n; c += VEC) {

@@ -3,8 +3,8 @@
 
 typedef struct {
     qc_binary p;
-    const uint8_t *a, *b;
-    uint8_t *out;
+    const qc_code *a, *b;
+    qc_code *out;
     int is_mul;
 } binary_job;
 
@@ -19,23 +19,23 @@ static inline sum_terms sum_terms_of(const qc_binary *p)
                         p->qmin, p->qmax}};
 }
 
-static inline uint8_t mul_one(const qc_binary *p, int32_t a, int32_t b)
+static inline qc_code mul_one(const qc_binary *p, int32_t a, int32_t b)
 {
     const int64_t product = (int64_t)(a - p->a_zero_point) * (b - p->b_zero_point);
-    return (uint8_t)qc_clamp(qc_scale(product, p->multiplier, p->shift) + p->zero_point, p->qmin, p->qmax);
+    return (qc_code)qc_clamp(qc_scale(product, p->multiplier, p->shift) + p->zero_point, p->qmin, p->qmax);
 }
 
-static void strided_row(const binary_job *job, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
-                        uint8_t *out, int64_t out_step, int64_t count)
+static void strided_row(const binary_job *job, const qc_code *a, int64_t a_step, const qc_code *b, int64_t b_step,
+                        qc_code *out, int64_t out_step, int64_t count)
 {
     const qc_binary copy = job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
     const sum_terms terms = sum_terms_of(p);
     if (job->is_mul)
         for (int64_t i = 0; i < count; i++)
-            out[i * out_step] = mul_one(p, (qc_code)a[i * a_step], (qc_code)b[i * b_step]);
+            out[i * out_step] = mul_one(p, a[i * a_step], b[i * b_step]);
     else
         for (int64_t i = 0; i < count; i++)
-            out[i * out_step] = (uint8_t)qc_add2((qc_code)a[i * a_step], (qc_code)b[i * b_step], terms.k);
+            out[i * out_step] = qc_add2(a[i * a_step], b[i * b_step], terms.k);
 }
 
 #if defined(QC_VECTOR)
@@ -89,14 +89,14 @@ QC_INLINE vec product_bytes(const product_constants *k, int is_small, vec a, vec
         vec_store_part(out + i, COMBINE(__VA_ARGS__, va, vb), count - i);            \
     }
 
-static void sum_row(const vec_sum *k, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
-                    uint8_t *out, int64_t count)
+static void sum_row(const vec_sum *k, const qc_code *a, int64_t a_step, const qc_code *b, int64_t b_step,
+                    qc_code *out, int64_t count)
 {
     DENSE_ROW(vec_sum_bytes, k)
 }
 
-static void product_row(const product_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b,
-                        int64_t b_step, uint8_t *out, int64_t count)
+static void product_row(const product_constants *k, const qc_code *a, int64_t a_step, const qc_code *b,
+                        int64_t b_step, qc_code *out, int64_t count)
 {
     if (k->is_small)
         DENSE_ROW(product_bytes, k, 1)
@@ -193,7 +193,7 @@ static void collapse(qc_binary *p)
     p->rank = rank;
 }
 
-static void run_binary(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out,
+static void run_binary(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out,
                        int is_mul)
 {
     binary_job job = {*p, a, b, out, is_mul};
@@ -204,12 +204,12 @@ static void run_binary(const qc_context *c, const qc_binary *p, const uint8_t *a
     qc_parallel(c, binary_task, &job, count * 8);
 }
 
-void qc_add_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+void qc_add_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out)
 {
     run_binary(c, p, a, b, out, 0);
 }
 
-void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+void qc_mul_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out)
 {
     run_binary(c, p, a, b, out, 1);
 }

@@ -311,13 +311,13 @@ static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_
     qc_parallel(context, conv_task, &job, job.rows * depth * p->out_channels);
 }
 
-void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
-                         uint8_t *out)
+void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const qc_code *x, const qc_code *residual,
+                         qc_code *out)
 {
-    run_conv(c, p, x, residual, out, NULL);
+    run_conv(c, p, (const uint8_t *)x, (const uint8_t *)residual, (uint8_t *)out, NULL);
 }
 
-void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out)
+void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const qc_code *x, int32_t *out)
 {
-    run_conv(c, p, x, NULL, NULL, out);
+    run_conv(c, p, (const uint8_t *)x, NULL, NULL, out);
 }

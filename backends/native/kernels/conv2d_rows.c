@@ -89,12 +89,13 @@ static void rows_task(const void *argument, int index, int count)
     }
 }
 
-void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const uint8_t *x,
-                               const uint8_t *residual, uint8_t *out)
+void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const qc_code *x,
+                               const qc_code *residual, qc_code *out)
 {
     const qc_conv2d *conv = &p->conv;
     const int64_t depth = conv->kernel_h * conv->kernel_w * conv->channels;
     const int64_t weights = depth * conv->out_channels, inputs = conv->batch * conv->height * conv->width * conv->channels;
-    const rows_job job = {c, p, x, residual, out, conv->out_channels >= 2 * QC_PANEL * c->threads && weights > inputs};
+    const rows_job job = {c, p, (const uint8_t *)x, (const uint8_t *)residual, (uint8_t *)out,
+                          conv->out_channels >= 2 * QC_PANEL * c->threads && weights > inputs};
     qc_parallel(c, rows_task, &job, conv->batch * conv->out_height * conv->out_width * weights);
 }

@@ -40,7 +40,7 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
                       uint8_t *const *outs)
 {
     const qc_conv2d *p = &c->d->conv;
-    const uint8_t *residual = residuals[0];
+    const qc_code *residual = (const qc_code *)residuals[0];
     uint8_t *out = outs[0];
     const qc_epilogue *e = &p->epilogue;
     const int64_t groups = (p->kernel_w + 3) / 4;

@@ -44,7 +44,7 @@ static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *o
 #else
     for (int n = 0; n < QC_PANEL; n++)
         for (int k = 0; k < 4; k++)
-            out[4 * n + k] = (int8_t)(row[k][at + n] - QC_CODE_OFFSET);
+            out[4 * n + k] = (int8_t)((qc_code)row[k][at + n] - QC_CODE_OFFSET);
 #endif
 }
 
@@ -246,12 +246,12 @@ static void run_matmul(const qc_context *context, const qc_matmul *p, const uint
     qc_parallel(context, matmul_task, &job, count * p->rows * p->columns * p->depth);
 }
 
-void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b, qc_code *out)
 {
-    run_matmul(c, p, a, b, out, NULL);
+    run_matmul(c, p, (const uint8_t *)a, (const uint8_t *)b, (uint8_t *)out, NULL);
 }
 
-void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b, int32_t *out)
+void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b, int32_t *out)
 {
-    run_matmul(c, p, a, b, NULL, out);
+    run_matmul(c, p, (const uint8_t *)a, (const uint8_t *)b, NULL, out);
 }

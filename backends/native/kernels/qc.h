@@ -60,7 +60,7 @@ typedef struct {
     const int32_t *left, *right; /* with signed codes: max(0, 32 - shift), NULL where all are 0, and the
                                     negative of max(1, shift - 31) */
     int32_t zero_point, qmin, qmax;
-    const uint8_t *table;        /* 256 bytes or NULL */
+    const qc_code *table;        /* 256 codes or NULL */
     int32_t has_residual;
     int32_t add[8];              /* za, ma, zb, mb, shift, zo, qmin, qmax */
 } qc_epilogue;
@@ -168,36 +168,36 @@ typedef struct {
     const float *scale;
 } qc_dequantize_sums;
 
-void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
-                         const uint8_t *residual, uint8_t *out);
-void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
-void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const uint8_t *x,
-                              const uint8_t *residual, uint8_t *out);
-void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x,
-                            const uint8_t *residual, uint8_t *out);
-void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x,
-                               uint8_t *out);
-void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
-                        uint8_t *out);
-void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
+void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const qc_code *x,
+                         const qc_code *residual, qc_code *out);
+void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const qc_code *x, int32_t *out);
+void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const qc_code *x,
+                              const qc_code *residual, qc_code *out);
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const qc_code *x,
+                            const qc_code *residual, qc_code *out);
+void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const qc_code *x,
+                               qc_code *out);
+void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b,
+                        qc_code *out);
+void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b,
                          int32_t *out);
-void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, uint8_t *out);
+void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, qc_code *out);
 void qc_dequantize_i32_f32(const qc_context *c, const qc_dequantize_sums *p, const int32_t *x,
                            float *out);
-void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8_t *x, float *out);
-void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, uint8_t *out);
-void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const uint8_t *x, uint8_t *out);
-void qc_add_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out);
-void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out);
-void qc_table_u8(const qc_context *c, int64_t count, const uint8_t *table, const uint8_t *x, uint8_t *out);
-void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const uint8_t *x,
-                 uint8_t *out);
-void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
-void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
-void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
-void qc_mean_u8(const qc_context *c, const qc_mean *p, const uint8_t *x, uint8_t *out);
-void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
-void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
+void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const qc_code *x, float *out);
+void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, qc_code *out);
+void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const qc_code *x, qc_code *out);
+void qc_add_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out);
+void qc_mul_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out);
+void qc_table_u8(const qc_context *c, int64_t count, const qc_code *table, const qc_code *x, qc_code *out);
+void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const qc_code *x,
+                 qc_code *out);
+void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out);
+void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out);
+void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out);
+void qc_mean_u8(const qc_context *c, const qc_mean *p, const qc_code *x, qc_code *out);
+void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const qc_code *x, qc_code *out);
+void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const qc_code *x, qc_code *out);
 void qc_copy_nd(const qc_context *c, const qc_copy *p, const void *x, void *out);
 /* Dot products of registers, so many rounds; returns the multiply-accumulates. */
 int64_t qc_peak_products(int64_t rounds);

@@ -143,7 +143,7 @@ static void quantize_task(const void *argument, int index, int count)
     }
 }
 
-void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, uint8_t *out)
+void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, qc_code *out)
 {
     border_job job = {p, x, out};
     qc_parallel(c, quantize_task, &job, p->batch * p->channels * p->pixels * 8);
@@ -181,7 +181,7 @@ static void dequantize_task(const void *argument, int index, int count)
     }
 }
 
-void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8_t *x, float *out)
+void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const qc_code *x, float *out)
 {
     border_job job = {p, x, out};
     qc_parallel(c, dequantize_task, &job, p->batch * p->channels * p->pixels * 8);

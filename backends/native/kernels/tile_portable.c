@@ -51,7 +51,8 @@ void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int6
     for (int r = 0; r < rows; r++)
         for (int64_t n = 0; n < columns; n++) {
             const int32_t v = acc[r * QC_TILE_LD + n];
-            out[r * stride + n] = (uint8_t)qc_finish(e, v, channel + n, residual ? residual + r * stride + n : NULL);
+            const qc_code *more = residual ? (const qc_code *)residual + r * stride + n : NULL;
+            out[r * stride + n] = (uint8_t)qc_finish(e, v, channel + n, more);
         }
 }
 #else

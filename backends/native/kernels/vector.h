@@ -262,7 +262,7 @@ QC_INLINE vec vec_look_up(const vec_table *t, vec x)
 
 /* out[i] = clamp(SR(sums[i], m, s) + z) with one m and s. */
 static inline void qc_scale_row(const int32_t *sums, int64_t count, int32_t multiplier, int32_t shift,
-                                int32_t zero_point, int32_t qmin, int32_t qmax, uint8_t *out)
+                                int32_t zero_point, int32_t qmin, int32_t qmax, qc_code *out)
 {
 #if defined(QC_VECTOR)
     const vec_scaling k = vec_scaling_of(V(set1_epi32)(multiplier), V(set1_epi32)(shift), zero_point);
@@ -278,7 +278,7 @@ static inline void qc_scale_row(const int32_t *sums, int64_t count, int32_t mult
     }
 #else
     for (int64_t i = 0; i < count; i++)
-        out[i] = (uint8_t)qc_clamp(qc_scale(sums[i], multiplier, shift) + zero_point, qmin, qmax);
+        out[i] = (qc_code)qc_clamp(qc_scale(sums[i], multiplier, shift) + zero_point, qmin, qmax);
 #endif
 }
 
