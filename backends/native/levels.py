@@ -19,7 +19,7 @@ import jinja2
 
 INTERFACE = "qc.h"
 # Compiled once for all levels, beside the generated ones: state of the process lives here.
-SHARED_UNITS = ("threads.c",)
+SHARED_UNITS = ("threads.c", "runner.c")
 PROGRAM, DISPATCH, KERNELS = "program.c", "dispatch.c", "kernels.h"
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
@@ -46,23 +46,64 @@ class Feature(NamedTuple):
     bit: int
     state: int
 
+    @property
+    def flag(self) -> str:
+        """The option that lets a compiler use the feature's instructions."""
+        return f"-m{self.option}"
+
+    @property
+    def macro(self) -> str:
+        """The macro that a compiler defines where it can use them."""
+        return f"__{self.option.upper()}__"
+
+    @property
+    def probe(self) -> tuple[int, ...]:
+        """The numbers by which a program finds the feature."""
+        return self.leaf, self.subleaf, self.register, self.bit, self.state
+
+
+class HwcapFeature(NamedTuple):
+    """One feature of an ARM processor that Linux tells a process of.
+
+    ``name`` is that of /proc/cpuinfo, ``macro`` what a compiler defines where it can use the
+    feature (Arm C Language Extensions); ``entry`` of the auxiliary vector, 16 for AT_HWCAP and 26
+    for AT_HWCAP2, has it at ``bit``: Linux, Documentation/arch/arm64/elf_hwcaps.rst.
+    """
+
+    name: str
+    macro: str
+    entry: int
+    bit: int
+
+    @property
+    def flag(self) -> str:
+        """Nothing: an architecture stands for its features."""
+        return ""
+
+    @property
+    def probe(self) -> tuple[int, ...]:
+        """The numbers by which a program finds the feature."""
+        return self.entry, 0, 0, self.bit, 0
+
 
 @dataclass(frozen=True)
 class Isa:
-    """One level: the features that its kernels use."""
+    """One level: the features that its kernels use, and the architecture if that names them."""
 
     name: str
-    features: tuple[Feature, ...]
+    features: tuple[Feature | HwcapFeature, ...]
+    march: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The options that let a compiler use the level's instructions."""
-        return tuple(f"-m{feature.option}" for feature in self.features)
+        own = tuple(feature.flag for feature in self.features if feature.flag)
+        return (f"-march={self.march}",) if self.march else own
 
     @property
     def macros(self) -> tuple[str, ...]:
         """The macros that a compiler defines where it can use the level's instructions."""
-        return tuple(f"__{feature.option.upper()}__" for feature in self.features)
+        return tuple(feature.macro for feature in self.features)
 
 
 def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, bytes]:

@@ -61,13 +61,15 @@ _LOCKS = tuple(Lock() for _ in range(64))
 class Compiler:
     """A C compiler: the words of its command, its version, and flags of every call.
 
-    ``flags`` come first, ``extra`` ones of the user come last.
+    ``flags`` come first, ``extra`` ones of the user come last; ``variable`` of the environment
+    names another compiler.
     """
 
     command: tuple[str, ...]
     version: str
     flags: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    variable: str = "CC"
 
 
 @dataclass(frozen=True)
@@ -89,13 +91,17 @@ def find_compiler() -> Compiler:
         QCompilerError: QC0801 when there is none or CC cannot be split into words, QC0803 when
             QCOMPILER_CFLAGS cannot.
     """
-    extra = _words_of("QCOMPILER_CFLAGS", "QC0803")
-    preferred = _words_of("CC", "QC0801")
+    extra = words_of("QCOMPILER_CFLAGS", "QC0803")
+    preferred = words_of("CC", "QC0801")
     return _probe(os.environ.get("CC", ""), preferred, os.environ.get("PATH", ""), extra)
 
 
-def _words_of(variable: str, code: str) -> tuple[str, ...]:
-    """Returns the words of an environment variable, split as a shell splits them."""
+def words_of(variable: str, code: str) -> tuple[str, ...]:
+    """Returns the words of an environment variable, split as a shell splits them.
+
+    Raises:
+        QCompilerError: with the code given, when they cannot be split.
+    """
     text = os.environ.get(variable, "")
     try:
         return tuple(shlex.split(text))
@@ -126,7 +132,7 @@ def _probe(
         candidates.append((sys.executable, "-m", "ziglang", "cc"))
     for words in candidates:
         if words and shutil.which(words[0], path=path):
-            found = Compiler(words, _version(words))
+            found = Compiler(words, version_of(words))
             baseline = (_ZIG_BASELINE,) if _accepts(found, (_ZIG_BASELINE,)) else ()
             return replace(found, flags=baseline, extra=extra)
     raise QCompilerError(
@@ -138,7 +144,12 @@ def _probe(
     )
 
 
-def _version(words: Sequence[str]) -> str:
+def version_of(words: Sequence[str]) -> str:
+    """Returns what a compiler says of its version.
+
+    Raises:
+        QCompilerError: QC0801 when it cannot be run.
+    """
     try:
         done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
     except OSError as error:
@@ -159,6 +170,16 @@ def accepts(level: Isa) -> bool:
     return not level.flags or _accepts(find_compiler(), level.flags, level.macros)
 
 
+@lru_cache(maxsize=_MOST_COMPILERS)
+def links(compiler: Compiler, flags: tuple[str, ...]) -> bool:
+    """Returns whether a compiler makes an executable of a program that uses its C library."""
+    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+        text = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
+        (Path(folder) / "probe.c").write_text(text, encoding="utf-8")
+        done = _run(compiler, [*flags, "-o", "probe", "probe.c"], folder)
+        return done.returncode == 0 and (Path(folder) / "probe").is_file()
+
+
 @lru_cache(maxsize=8 * _MOST_COMPILERS)
 def _accepts(compiler: Compiler, flags: tuple[str, ...], macros: tuple[str, ...] = ()) -> bool:
     """Returns whether flags are known and define the macros; some compilers only ignore flags."""
@@ -169,13 +190,24 @@ def _accepts(compiler: Compiler, flags: tuple[str, ...], macros: tuple[str, ...]
         return done.returncode == 0 and (Path(folder) / "probe.o").is_file()
 
 
-def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
+def build(
+    sources: Mapping[str, bytes],
+    levels: Sequence[Isa],
+    compiler: Compiler | None = None,
+    link: Sequence[str] = LINK_FLAGS,
+) -> bytes:
     """Compiles and links a program with its kernels at each of the levels, given slowest first.
+
+    Args:
+        sources: C files and headers by name.
+        levels: instruction sets.
+        compiler: None for that of this machine.
+        link: flags of the linker; those of a shared library if left out.
 
     Raises:
         QCompilerError: QC0801 without a compiler, QC0803 when it refuses the sources.
     """
-    compiler = find_compiler()
+    compiler = compiler or find_compiler()
     units = _units({**sources, **generated(sources, levels)}, levels)
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         objects = list(pool.map(lambda unit: _object(compiler, unit), units))
@@ -183,10 +215,12 @@ def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
         names = [f"{i}.o" for i in range(len(units))]
         for name, content in zip(names, objects, strict=True):
             (Path(folder) / name).write_bytes(content)
-        return _call(compiler, [*LINK_FLAGS, "-o", "program.so", *names], folder, "program.so")
+        return _call(compiler, [*link, "-o", "program", *names], folder, "program")
 
 
-def warm_up(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> None:
+def warm_up(
+    sources: Mapping[str, bytes], levels: Sequence[Isa], chosen: Compiler | None = None
+) -> None:
     """Compiles the kernel library at some levels in the background, for a build that comes later.
 
     A problem is left for that build to meet.
@@ -194,7 +228,7 @@ def warm_up(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> None:
 
     def compile_all() -> None:
         with suppress(QCompilerError):
-            compiler = find_compiler()
+            compiler = chosen or find_compiler()
             for unit in _units({**sources, **generated(sources, levels)}, levels):
                 _object(compiler, unit)
 
@@ -272,7 +306,7 @@ def _call(compiler: Compiler, arguments: Sequence[str], folder: str, output: str
     raise QCompilerError(
         "QC0803",
         f"{compiler.command[0]} {problem}",
-        remedy=f"check that the compiler works ({version}), or set CC to another one",
+        remedy=f"check that the compiler works ({version}), or set {compiler.variable} to another one",
     )
 
 
