@@ -11,7 +11,6 @@ from importlib.util import find_spec
 
 from qcompiler.backends.native.toolchain import (
     Compiler,
-    find_compiler,
     links,
     version_of,
     words_of,
@@ -43,9 +42,6 @@ def find_cross_compiler() -> Compiler:
     """
     extra = words_of("QCOMPILER_CFLAGS", "QC0803")
     preferred = words_of(COMPILER, "QC0821")
-    if not preferred and is_native():
-        own = find_compiler()
-        return Compiler(own.command, own.version, (*own.flags, *DEFINES), own.extra, COMPILER)
     return _probe(preferred, os.environ.get("PATH", ""), extra)
 
 
@@ -53,7 +49,8 @@ def find_cross_compiler() -> Compiler:
 def _probe(preferred: tuple[str, ...], path: str, extra: tuple[str, ...]) -> Compiler:
     candidates: list[tuple[tuple[str, ...], tuple[str, ...]]] = [(preferred, ())]
     if not preferred:
-        candidates = [(("aarch64-linux-gnu-gcc",), ())]
+        own = [((name,), ()) for name in ("cc", "gcc", "clang")] if is_native() else []
+        candidates = [*own, (("aarch64-linux-gnu-gcc",), ())]
         candidates += [((name,), _CLANG_FLAGS) for name in _CLANG]
         if find_spec("ziglang") is not None:
             candidates.append(((sys.executable, "-m", "ziglang", "cc"), _ZIG_FLAGS))

@@ -16,6 +16,8 @@ NEON = Isa("neon", (_ASIMD,), "armv8-a")
 DOTPROD = Isa("dotprod", (_ASIMD, _DOTPROD), "armv8.2-a+dotprod")
 I8MM = Isa("i8mm", (_ASIMD, _DOTPROD, _I8MM), "armv8.2-a+dotprod+i8mm")
 LEVELS = (NEON, DOTPROD, I8MM)
+# The portable kernels, which the others are tested against; no target carries them.
+PORTABLE = Isa("portable", (_ASIMD,), "armv8-a", ("QC_PORTABLE",))
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,8 @@ class _Process:
                 stdout=subprocess.PIPE,
                 stderr=log,
             )
-        assert child.stdin is not None and child.stdout is not None
+        assert child.stdin is not None
+        assert child.stdout is not None
         self._child = child
         self._to: IO[bytes] = child.stdin
         self._from: IO[bytes] = child.stdout

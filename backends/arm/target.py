@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib.resources import files
 from typing import ClassVar
@@ -17,7 +17,7 @@ from qcompiler.backends.arm.cross import LINK_FLAGS, emulator, find_cross_compil
 from qcompiler.backends.arm.datasheet import DATASHEET
 from qcompiler.backends.arm.isa import CORES, DOTPROD, I8MM, LEVELS, NEON, Core
 from qcompiler.backends.arm.remote import RemoteProgram
-from qcompiler.backends.native.codes import SIGNED
+from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emit_movement import is_view
 from qcompiler.backends.native.emitter import (
     ISLAND,
@@ -149,6 +149,11 @@ class ArmTarget(Target):
     emulate: str = ""
 
     @property
+    def form(self) -> CodeForm:
+        """How codes and weights are stored: those of smmla beside those of the other levels."""
+        return replace(SIGNED, weights=("panels", "pairs")) if I8MM in self.levels else SIGNED
+
+    @property
     def emulated(self) -> str:
         """The model of a processor that qemu takes."""
         return self.emulate or self.core.qemu
@@ -173,7 +178,7 @@ class ArmTarget(Target):
             QCompilerError: QC0201 for an operator that stays in float, QC0803 when the compiler
                 refuses the sources.
         """
-        sources = emit(graph, graph.memory_plan or plan_sequentially(graph), form=SIGNED)
+        sources = emit(graph, graph.memory_plan or plan_sequentially(graph), form=self.form)
         _refuse_islands(graph, sources)
         sources.files[RUNNER] = (files(__package__) / RUNNER).read_bytes()
         return ArmExecutable(graph, sources, self)

@@ -25,11 +25,14 @@ class CodeForm:
         word: the type of a code in the names of kernels.
         c_type: the type of a stored code in C.
         offset: what is stored minus the code.
+        weights: forms in which the weights of products are stored for the kernels: ``panels`` of
+            four bytes of a column, ``pairs`` of columns with eight bytes of each for smmla.
     """
 
     word: str
     c_type: str
     offset: int
+    weights: tuple[str, ...] = ("panels",)
 
     @property
     def is_signed(self) -> bool:

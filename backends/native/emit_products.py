@@ -25,6 +25,7 @@ from qcompiler.backends.native.product_fields import (
     epilogue_fields,
     pack,
     residual_pointer,
+    shift_fields,
     tile_fields,
     weight_fields,
 )
@@ -176,4 +177,4 @@ def _matmul_epilogue(op: OpWriter, depth: Dim) -> dict[str, Any]:
     }
     if scale is not None:
         fields["scale"] = op.array(scale, "float")
-    return fields
+    return fields | shift_fields(op, multiplier.astype(np.int32), shift.astype(np.int32))

@@ -88,17 +88,22 @@ class HwcapFeature(NamedTuple):
 
 @dataclass(frozen=True)
 class Isa:
-    """One level: the features that its kernels use, and the architecture if that names them."""
+    """One level: the features that its kernels use, and the architecture if that names them.
+
+    ``defines`` are macros of its units.
+    """
 
     name: str
     features: tuple[Feature | HwcapFeature, ...]
     march: str = ""
+    defines: tuple[str, ...] = ()
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The options that let a compiler use the level's instructions."""
         own = tuple(feature.flag for feature in self.features if feature.flag)
-        return (f"-march={self.march}",) if self.march else own
+        chosen = (f"-march={self.march}",) if self.march else own
+        return (*chosen, *(f"-D{name}=1" for name in self.defines))
 
     @property
     def macros(self) -> tuple[str, ...]:

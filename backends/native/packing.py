@@ -55,11 +55,13 @@ class Blob:
 class Products(NamedTuple):
     """Weights and per-channel parameters of a product in packed form.
 
+    ``pairs`` are the weights for smmla, of signed codes that ask for them, but for depthwise ones.
     ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
     epilogue would not be exact. Signed codes have neither.
     """
 
     weight: Int8Array
+    pairs: Int8Array | None
     unsaturated: NDArray[np.uint64] | None
     bias: Int32Array
     multiplier: Int32Array | None
@@ -104,6 +106,20 @@ def round_down_scale(
     return real.astype(np.float32)
 
 
+def vector_shifts(
+    multiplier: Int32Array, shift: Int32Array
+) -> tuple[Int32Array | None, Int32Array]:
+    """Returns what SQSHL and SRSHL shift by around SQDMULH, so that this is SR (section 4).
+
+    SQDMULH takes 31 bits of the product off, without rounding; the rest goes with rounding, and is
+    at least one bit. The first is None where it is 0 everywhere. Zeros have no need of a shift.
+    """
+    s = np.where(multiplier == 0, 32, shift)
+    left = np.maximum(0, 32 - s).astype(np.int32)
+    right = -np.maximum(1, s - 31).astype(np.int32)
+    return (left if left.any() else None), right
+
+
 def _per_channel(values: torch.Tensor, channels: int) -> Int32Array:
     array: Int32Array = np.broadcast_to(values.numpy().reshape(-1), (channels,)).astype(np.int32)
     return array
@@ -125,6 +141,19 @@ def pack_panels(weight: Int8Array, groups: int) -> Int8Array:
     panels, quads = padded.shape[1] // PANEL, padded.shape[3] // 4
     split = padded.reshape(groups, panels, PANEL, taps, quads, 4)
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
+
+
+def pack_pairs(panels: Int8Array) -> Int8Array:
+    """Packs panels as [g][Cout/g/16][taps][Cin/g/8][8 pairs][2 columns][8], for smmla.
+
+    Args:
+        panels: as ``pack_panels`` returns them.
+    """
+    groups, count, taps, quads = panels.shape[:4]
+    padded = np.pad(panels, ((0, 0), (0, 0), (0, 0), (0, quads % 2), (0, 0), (0, 0)))
+    split = padded.reshape(groups, count, taps, -1, 2, PANEL // 2, 2, 4)
+    # half of the depth, pair, column, byte -> pair, column, half, byte
+    return np.ascontiguousarray(split.transpose(0, 1, 2, 3, 5, 6, 4, 7))
 
 
 def unsaturated_groups(panels: Int8Array) -> NDArray[np.uint64]:
@@ -221,19 +250,21 @@ def pack_products(
     def pad(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return _pad_groups(values, unit_groups, unit)
 
-    unsaturated = None
+    unsaturated = pairs = None
     if form == "depthwise":
         packed = pack_depthwise(w)
     else:
         packed = pack_panels(rows_as_channels(w) if form == "rows" else w, groups)
         unsaturated = None if codes.is_signed else unsaturated_groups(packed)
+        pairs = pack_pairs(packed) if "pairs" in codes.weights else None
     folded = pad(fold_zero_point(w, b, x_zero_point, codes.offset)).astype(np.int32)
     if requant is None:
-        return Products(packed, unsaturated, folded, None, None, None)
+        return Products(packed, pairs, unsaturated, folded, None, None, None)
     m, s = (_per_channel(v, channels) for v in requant)
     scale = None
     if not codes.is_signed:
         scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
     shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
     padded_scale = None if scale is None else pad(scale).astype(np.float32)
-    return Products(packed, unsaturated, folded, pad(m).astype(np.int32), shifts, padded_scale)
+    multipliers = pad(m).astype(np.int32)
+    return Products(packed, pairs, unsaturated, folded, multipliers, shifts, padded_scale)

@@ -10,7 +10,14 @@ from torch import fx
 
 from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import Form, Products, merge_groups, pack_products
+from qcompiler.backends.native.packing import (
+    Form,
+    Int32Array,
+    Products,
+    merge_groups,
+    pack_products,
+    vector_shifts,
+)
 from qcompiler.ir.types import Dim
 
 SLACK = 64
@@ -28,6 +35,17 @@ def bytes_clamp(op: OpWriter) -> dict[str, Any]:
     return {name: int(op.args[name]) + op.form.offset for name in names}
 
 
+def shift_fields(op: OpWriter, multiplier: Int32Array, shift: Int32Array) -> dict[str, Any]:
+    """Stores the shifts of vectors and returns their fields of a ``qc_epilogue`` block."""
+    if not op.form.is_signed:
+        return {}
+    left, right = vector_shifts(multiplier, shift)
+    fields = {"right": op.array(right, "int32_t")}
+    if left is not None:
+        fields["left"] = op.array(left, "int32_t")
+    return fields
+
+
 def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) -> dict[str, Any]:
     """Stores what turns sums into bytes and returns the fields of its ``qc_epilogue`` block."""
     fields: dict[str, Any] = {"bias": op.array(packed.bias, "int32_t")}
@@ -37,6 +55,7 @@ def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) 
     fields["shift"] = op.array(packed.shift, "int32_t")
     if packed.scale is not None:
         fields["scale"] = op.array(packed.scale, "float")
+    fields |= shift_fields(op, packed.multiplier, packed.shift)
     at = op.form.offset
     fields |= {name: options[name] + at for name in ("zero_point", "qmin", "qmax")}
     if options["table"] is not None:
@@ -65,7 +84,11 @@ def pack(
 
 def weight_fields(op: OpWriter, packed: Products) -> dict[str, Any]:
     """Stores packed weights and returns their fields of a ``qc_conv2d`` block."""
-    fields = {"weight": op.array(packed.weight, "int8_t")}
+    fields = {}
+    if packed.pairs is None or "panels" in op.form.weights:
+        fields["weight"] = op.array(packed.weight, "int8_t")
+    if packed.pairs is not None:
+        fields["pairs"] = op.array(packed.pairs, "int8_t")
     if packed.unsaturated is not None:
         fields["unsaturated"] = op.array(packed.unsaturated, "uint64_t")
     return fields

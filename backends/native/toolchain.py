@@ -53,6 +53,8 @@ OPTIMIZATION = {
 DEFAULT_OPTIMIZATION = "-O3"
 # Zig builds for the processor that it runs on unless it is told not to; only zig knows the word.
 _ZIG_BASELINE = "-mcpu=baseline"
+# What emit() stores for a library of this process: docs/adr/0012.
+_UNSIGNED = "-DQC_SIGNED_CODES=0"
 _MOST_COMPILERS = 8
 _LOCKS = tuple(Lock() for _ in range(64))
 
@@ -134,7 +136,7 @@ def _probe(
         if words and shutil.which(words[0], path=path):
             found = Compiler(words, version_of(words))
             baseline = (_ZIG_BASELINE,) if _accepts(found, (_ZIG_BASELINE,)) else ()
-            return replace(found, flags=baseline, extra=extra)
+            return replace(found, flags=(*baseline, _UNSIGNED), extra=extra)
     raise QCompilerError(
         "QC0801",
         f"no C compiler found: {preferred!r} of CC is not a command"
@@ -302,11 +304,11 @@ def _call(compiler: Compiler, arguments: Sequence[str], folder: str, output: str
     problem = f"failed with status {done.returncode}: {first}"
     if done.returncode == 0:
         problem = f"reported success and wrote no {output}"
-    version = compiler.version.partition("\n")[0]
+    version, variable = compiler.version.partition("\n")[0], compiler.variable
     raise QCompilerError(
         "QC0803",
         f"{compiler.command[0]} {problem}",
-        remedy=f"check that the compiler works ({version}), or set {compiler.variable} to another one",
+        remedy=f"check that the compiler works ({version}), or set {variable} to another one",
     )
 
 
