@@ -11,11 +11,9 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
-import jinja2
+from qcompiler.backends.native.rendering import template
 
 INTERFACE = "qc.h"
 # Compiled once for all levels, beside the generated ones: state of the process lives here.
@@ -130,8 +128,8 @@ def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, 
     declared = _PROTOTYPE.findall(texts.get(INTERFACE, ""))
     exported = [n for n in declared if n in units and n not in shared]
     made = {
-        KERNELS: _render("kernels.h.jinja", functions=exported),
-        DISPATCH: _render("dispatch.c.jinja", functions=exported, levels=levels),
+        KERNELS: template("kernels.h.jinja").render(functions=exported),
+        DISPATCH: template("dispatch.c.jinja").render(functions=exported, levels=levels),
     }
     for level in levels:
         lines = [f"#define {name} {name}_{level.name}\n" for name in names]
@@ -142,16 +140,3 @@ def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, 
 def names_header(level: Isa) -> str:
     """Returns the name of the header that renames a level's functions."""
     return f"names_{level.name}.h"
-
-
-def _render(name: str, **values: object) -> str:
-    return _template(name).render(**values)
-
-
-@cache
-def _template(name: str) -> jinja2.Template:
-    text = (files(__package__) / "templates" / name).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    return environment.from_string(text)
