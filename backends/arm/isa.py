@@ -12,12 +12,19 @@ _ASIMD = HwcapFeature("asimd", "__ARM_NEON", _HWCAP, 1)
 _DOTPROD = HwcapFeature("asimddp", "__ARM_FEATURE_DOTPROD", _HWCAP, 20)
 _I8MM = HwcapFeature("i8mm", "__ARM_FEATURE_MATMUL_INT8", _HWCAP2, 13)
 
-NEON = Isa("neon", (_ASIMD,), "armv8-a")
-DOTPROD = Isa("dotprod", (_ASIMD, _DOTPROD), "armv8.2-a+dotprod")
-I8MM = Isa("i8mm", (_ASIMD, _DOTPROD, _I8MM), "armv8.2-a+dotprod+i8mm")
+NEON = Isa("neon", (_ASIMD,), "armv8-a", zig_cpu="generic")
+DOTPROD = Isa(
+    "dotprod", (_ASIMD, _DOTPROD), "armv8.2-a+dotprod", zig_cpu="generic+v8_2a+dotprod"
+)
+I8MM = Isa(
+    "i8mm",
+    (_ASIMD, _DOTPROD, _I8MM),
+    "armv8.2-a+dotprod+i8mm",
+    zig_cpu="generic+v8_2a+dotprod+i8mm",
+)
 LEVELS = (NEON, DOTPROD, I8MM)
 # The portable kernels, which the others are tested against; no target carries them.
-PORTABLE = Isa("portable", (_ASIMD,), "armv8-a", ("QC_PORTABLE",))
+PORTABLE = Isa("portable", (_ASIMD,), "armv8-a", ("QC_PORTABLE",), "generic")
 
 
 @dataclass(frozen=True)

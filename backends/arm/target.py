@@ -29,10 +29,12 @@ from qcompiler.backends.native.emitter import (
     why_not,
 )
 from qcompiler.backends.native.levels import Isa
+from qcompiler.backends.native.project import Project
 from qcompiler.backends.native.toolchain import build, warm_up
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
+from qcompiler.passmgr.options import format_pass
 from qcompiler.runtime.inputs import check_inputs
 from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
 
@@ -113,6 +115,19 @@ class ArmExecutable(Executable):
             op.node: op.kernel if op.kernel == VIEW else f"{op.kernel}_{level.name}"
             for op in self.sources.ops
         }
+
+    def project(self, name: str, *, weights_array: bool) -> Project:
+        """Returns the program as a C project."""
+        target = self._target
+        return Project(
+            self._graph,
+            target.form,
+            target.levels,
+            format_pass(target),
+            target.emulated,
+            name,
+            weights_array,
+        )
 
     def files(self) -> dict[str, bytes]:
         """Returns sources, binary, constants and the index of operators."""

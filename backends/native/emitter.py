@@ -114,11 +114,17 @@ class NativeSources:
 
 @dataclass(frozen=True)
 class Description:
-    """A program before it is text: what templates are told, packed constants, and operators."""
+    """A program before it is text: what templates are told, packed constants, and operators.
+
+    ``arena`` is the bytes of values, ``scratch`` those of each operator's scratch memory on one
+    thread.
+    """
 
     values: dict[str, Any]
     blob: bytes
     ops: tuple[OpDescriptor, ...]
+    arena: Dim = 0
+    scratch: tuple[Dim, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -241,7 +247,8 @@ def describe(
         )
         for w in writers
     )
-    return Description(values, blob.finish(), ops)
+    scratch = tuple(simplify_dim(w.scratch + w.thread_scratch) for w in writers)
+    return Description(values, blob.finish(), ops, aligned(plan.size), scratch)
 
 
 @cache

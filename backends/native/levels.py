@@ -88,20 +88,31 @@ class HwcapFeature(NamedTuple):
 class Isa:
     """One level: the features that its kernels use, and the architecture if that names them.
 
-    ``defines`` are macros of its units.
+    ``defines`` are macros of its units. Zig knows no architectures, but ``zig_cpu``.
     """
 
     name: str
     features: tuple[Feature | HwcapFeature, ...]
     march: str = ""
     defines: tuple[str, ...] = ()
+    zig_cpu: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The options that let a compiler use the level's instructions."""
         own = tuple(feature.flag for feature in self.features if feature.flag)
         chosen = (f"-march={self.march}",) if self.march else own
-        return (*chosen, *(f"-D{name}=1" for name in self.defines))
+        return (*chosen, *self.definitions)
+
+    @property
+    def zig_flags(self) -> tuple[str, ...]:
+        """The options for zig, which names features of ARM in another way."""
+        return (f"-mcpu={self.zig_cpu}", *self.definitions) if self.zig_cpu else self.flags
+
+    @property
+    def definitions(self) -> tuple[str, ...]:
+        """The options that define the macros of the level."""
+        return tuple(f"-D{name}=1" for name in self.defines)
 
     @property
     def macros(self) -> tuple[str, ...]:

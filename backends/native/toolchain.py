@@ -73,6 +73,11 @@ class Compiler:
     extra: tuple[str, ...] = ()
     variable: str = "CC"
 
+    @property
+    def is_zig(self) -> bool:
+        """Whether this is zig's driver of clang."""
+        return "ziglang" in self.command or os.path.basename(self.command[0]) == "zig"
+
 
 @dataclass(frozen=True)
 class _Unit:
@@ -210,7 +215,7 @@ def build(
         QCompilerError: QC0801 without a compiler, QC0803 when it refuses the sources.
     """
     compiler = compiler or find_compiler()
-    units = _units({**sources, **generated(sources, levels)}, levels)
+    units = _units({**sources, **generated(sources, levels)}, levels, compiler)
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         objects = list(pool.map(lambda unit: _object(compiler, unit), units))
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
@@ -231,13 +236,15 @@ def warm_up(
     def compile_all() -> None:
         with suppress(QCompilerError):
             compiler = chosen or find_compiler()
-            for unit in _units({**sources, **generated(sources, levels)}, levels):
+            for unit in _units({**sources, **generated(sources, levels)}, levels, compiler):
                 _object(compiler, unit)
 
     Thread(target=compile_all, name="qcompiler-warm-up", daemon=True).start()
 
 
-def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
+def _units(
+    sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compiler
+) -> list[_Unit]:
     """Returns the shared units, those of each level, and the program, the longest first."""
     headers = {name: content for name, content in sources.items() if name.endswith(".h")}
     renaming = {names_header(level) for level in levels}
@@ -256,7 +263,8 @@ def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
         for level in levels:
             header = names_header(level)
             beside = {**library, header: headers[header]}
-            own = (*flags, *level.flags, "-include", header)
+            for_level = level.zig_flags if compiler.is_zig else level.flags
+            own = (*flags, *for_level, "-include", header)
             units.append(_Unit(name, sources[name], tuple(sorted(beside.items())), own))
     return sorted(units, key=lambda unit: (unit.name != PROGRAM, unit.name, unit.flags))
 

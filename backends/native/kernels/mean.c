@@ -31,10 +31,10 @@ RECURSIVE uint32_t sum_runs(const qc_mean *p, const qc_code *x, int axis)
             sum += sum_runs(p, x + i * step, axis + 1);
     else if (step == 1)
         for (int64_t i = 0; i < length; i++)
-            sum += (uint32_t)x[i];
+            sum += (uint32_t)(int32_t)x[i];
     else
         for (int64_t i = 0; i < length; i++)
-            sum += (uint32_t)x[i * step];
+            sum += (uint32_t)(int32_t)x[i * step];
     return sum;
 }
 
