@@ -59,6 +59,9 @@ CATALOG: dict[str, str] = {
     "QC0822": "programs for another processor run under an emulator, or on that processor",
     "QC0823": "the processor that runs a program has the instructions of one of its levels",
     "QC0824": "a program in a process of its own runs until it is asked to end",
+    "QC0825": "the target writes programs as C projects",
+    "QC0826": "a program fits the flash and RAM that memory declares",
+    "QC0827": "memory is a dict of flash and ram in bytes, and the target takes such limits",
     # QC09xx: command line
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from qcompiler.report.rates import OpRate, rates_text
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
 from qcompiler.runtime.artifact import pack_graph, write_artifact
+from qcompiler.runtime.files import make_folder, write_whole
 from qcompiler.runtime.inputs import check_inputs, rejection, signature_of
 from qcompiler.runtime.threads import check_rounds, check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
@@ -78,6 +80,23 @@ class BenchResult:
             )
         lines.append(rates_text(self.rates, self.limits, plain=plain))
         return "\n".join([*lines, *self.report.notes]) + "\n"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A C project that was written: its folder, its files, and the bytes of memory it takes.
+
+    ``memory`` has ``flash``, the constants without code, and ``ram``, the arena for a batch of one,
+    where the target tells them.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    memory: Mapping[str, int]
+
+    def __str__(self) -> str:
+        sizes = [f"{kind} {size} bytes" for kind, size in self.memory.items()]
+        return ", ".join([f"wrote {counted(len(self.files), 'file')} to {self.folder}", *sizes])
 
 
 class Program:
@@ -241,6 +260,29 @@ class Program:
         for name, content in self._executable.files().items():
             members[BUILD + name] = content
         write_artifact(path, members, self.manifest)
+
+    def export_c(
+        self, folder: str | os.PathLike[str], *, name: str = "model", weights_array: bool = False
+    ) -> Export:
+        """Writes the program as a C project: library, header, weights, build files, an example.
+
+        The project needs neither Python nor qcompiler; its README.md tells how to build it.
+
+        Args:
+            folder: is made where it is missing; files of the same names are replaced.
+            name: of the library.
+            weights_array: whether to write the weights as a C array, too.
+
+        Raises:
+            QCompilerError: QC0604 when a file cannot be written, QC0825 where the target writes no
+                C projects.
+        """
+        files = self._executable.project(name, weights_array=weights_array)
+        root = Path(folder)
+        for place, content in files.items():
+            make_folder((root / place).parent)
+            write_whole(root / place, content)
+        return Export(root, tuple(files), self._executable.memory())
 
     def example_inputs(self, seed: int, batch: int = 1) -> list[torch.Tensor]:
         """Returns random inputs of the compiled types; dynamic dimensions get the given size."""

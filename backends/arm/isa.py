@@ -13,9 +13,7 @@ _DOTPROD = HwcapFeature("asimddp", "__ARM_FEATURE_DOTPROD", _HWCAP, 20)
 _I8MM = HwcapFeature("i8mm", "__ARM_FEATURE_MATMUL_INT8", _HWCAP2, 13)
 
 NEON = Isa("neon", (_ASIMD,), "armv8-a", zig_cpu="generic")
-DOTPROD = Isa(
-    "dotprod", (_ASIMD, _DOTPROD), "armv8.2-a+dotprod", zig_cpu="generic+v8_2a+dotprod"
-)
+DOTPROD = Isa("dotprod", (_ASIMD, _DOTPROD), "armv8.2-a+dotprod", zig_cpu="generic+v8_2a+dotprod")
 I8MM = Isa(
     "i8mm",
     (_ASIMD, _DOTPROD, _I8MM),

@@ -23,11 +23,13 @@ from qcompiler.backends.native.emitter import (
     ISLAND,
     NativeSources,
     OpDescriptor,
+    describe,
     emit,
     kernel_sources,
     plan_sequentially,
     why_not,
 )
+from qcompiler.backends.native.footprint import Footprint, footprint
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.project import Project
 from qcompiler.backends.native.toolchain import build, warm_up
@@ -116,10 +118,10 @@ class ArmExecutable(Executable):
             for op in self.sources.ops
         }
 
-    def project(self, name: str, *, weights_array: bool) -> Project:
-        """Returns the program as a C project."""
+    def project(self, name: str, *, weights_array: bool) -> Mapping[str, bytes]:
+        """Returns the program as the files of a C project."""
         target = self._target
-        return Project(
+        made = Project(
             self._graph,
             target.form,
             target.levels,
@@ -128,6 +130,12 @@ class ArmExecutable(Executable):
             name,
             weights_array,
         )
+        return made.files()
+
+    def memory(self) -> Mapping[str, int]:
+        """Returns the bytes of a C project: ``flash`` of constants, ``ram`` of the arena."""
+        found = self._target.footprint(self._graph)
+        return {"flash": found.flash, "ram": found.ram}
 
     def files(self) -> dict[str, bytes]:
         """Returns sources, binary, constants and the index of operators."""
@@ -148,7 +156,8 @@ class ArmTarget(Target):
     """64-bit ARM processors under Linux; integer kernels in C, built by a cross-compiler.
 
     Programs run under qemu-aarch64, or at once where this machine is such a processor. Options:
-    ``emulate`` is the model of a processor that qemu takes instead of the target's own.
+    ``emulate`` is the model of a processor that qemu takes instead of the target's own; ``flash``
+    and ``ram`` are the bytes that a program for a batch of one may take of either.
 
     Attributes:
         levels: instruction sets that a program carries, slowest first; it takes the fastest one
@@ -162,6 +171,27 @@ class ArmTarget(Target):
     core: ClassVar[Core]
 
     emulate: str = ""
+    flash: int | None = None
+    ram: int | None = None
+
+    def footprint(self, graph: QGraph) -> Footprint:
+        """Returns what a program takes of flash and RAM."""
+        plan = graph.memory_plan or plan_sequentially(graph)
+        return footprint(graph, describe(graph, plan, form=self.form), self)
+
+    @classmethod
+    def facts(cls) -> Mapping[str, str]:
+        """Returns what the datasheet says beside its lines for operators."""
+        levels = [
+            f"{isa.name} (-march={isa.march}; {', '.join(f.name for f in isa.features)})"
+            for isa in cls.levels
+        ]
+        own = {
+            "instruction sets": "; ".join(levels),
+            "runs under": f"qemu-aarch64 -cpu {cls.core.qemu}, or on such a processor",
+            "cycles by": f"llvm-mca -mcpu={cls.core.scheduling}",
+        }
+        return {**super().facts(), **own}
 
     @property
     def form(self) -> CodeForm:
@@ -191,10 +221,12 @@ class ArmTarget(Target):
 
         Raises:
             QCompilerError: QC0201 for an operator that stays in float, QC0803 when the compiler
-                refuses the sources.
+                refuses the sources, QC0826 for a program that exceeds ``flash`` or ``ram``.
         """
         sources = emit(graph, graph.memory_plan or plan_sequentially(graph), form=self.form)
         _refuse_islands(graph, sources)
+        if self.flash is not None or self.ram is not None:
+            self.footprint(graph).check(self.flash, self.ram, self.name)
         sources.files[RUNNER] = (files(__package__) / RUNNER).read_bytes()
         return ArmExecutable(graph, sources, self)
 

@@ -6,7 +6,7 @@ The files of a project depend on the program alone: the same program gives the s
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 from typing import Any
 
@@ -14,14 +14,16 @@ import torch
 from torch import fx
 
 import qcompiler
+from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.codes import CodeForm
-from qcompiler.backends.native.cprint import c_dim, c_float, symbols_in
+from qcompiler.backends.native.cprint import c_float
 from qcompiler.backends.native.emitter import (
     Description,
     describe,
     kernel_sources,
     plan_sequentially,
 )
+from qcompiler.backends.native.footprint import arena_bytes
 from qcompiler.backends.native.levels import DISPATCH, KERNELS, Isa, generated, names_header
 from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.backends.native.rendering import template
@@ -29,7 +31,7 @@ from qcompiler.backends.native.toolchain import DEFAULT_OPTIMIZATION, OPTIMIZATI
 from qcompiler.backends.native.values import SLACK
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, argument
-from qcompiler.ir.types import TensorType, evaluate_dim
+from qcompiler.ir.types import TensorType
 
 # Of the weights, what model_init looks at.
 CHECKED = 1024
@@ -60,6 +62,7 @@ class Project:
         emulated: the model of a processor that qemu takes; empty for one of this machine's family.
         name: of the library.
         weights_array: whether the weights come as a C array, too.
+        settings: of what kernels leave open, by node; those of the cost model for other nodes.
     """
 
     graph: QGraph
@@ -69,11 +72,14 @@ class Project:
     emulated: str = ""
     name: str = "model"
     weights_array: bool = False
+    settings: Mapping[str, Setting] = field(default_factory=dict)
 
     def files(self) -> dict[str, bytes]:
         """Returns the files by path."""
         graph = self.graph
-        described = describe(graph, graph.memory_plan or plan_sequentially(graph), form=self.form)
+        settings = {node: (setting,) for node, setting in self.settings.items()}
+        plan = graph.memory_plan or plan_sequentially(graph)
+        described = describe(graph, plan, settings=settings, form=self.form)
         values = self._values(described)
         texts = {
             "include/model.h": "model.h.jinja",
@@ -215,13 +221,6 @@ class Project:
 
     def _code_type(self) -> str:
         return self.form.c_type.removesuffix("_t").upper()
-
-
-def arena_bytes(described: Description, sizes: Mapping[str, int]) -> int:
-    """Returns the bytes of a model's arena on one thread, as model_arena_bytes does."""
-    scratch = max((evaluate_dim(size, sizes) for size in described.scratch), default=0)
-    total = evaluate_dim(described.arena, sizes) + scratch + 3 * SLACK
-    return -(-total // ALIGNMENT) * ALIGNMENT
 
 
 def _text(name: str, values: Mapping[str, Any]) -> bytes:

@@ -242,9 +242,7 @@ def warm_up(
     Thread(target=compile_all, name="qcompiler-warm-up", daemon=True).start()
 
 
-def _units(
-    sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compiler
-) -> list[_Unit]:
+def _units(sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compiler) -> list[_Unit]:
     """Returns the shared units, those of each level, and the program, the longest first."""
     headers = {name: content for name, content in sources.items() if name.endswith(".h")}
     renaming = {names_header(level) for level in levels}

@@ -21,6 +21,11 @@ RECURSIVE void sum_reduced(const qc_mean *p, const qc_code *x, int axis, int64_t
         sum_reduced(p, x + i * p->reduced_stride[axis], axis + 1, channels, sums);
 }
 
+static inline uint32_t widened(int32_t code)
+{
+    return (uint32_t)code;
+}
+
 /* The sum of one result's elements, with runs of neighbouring bytes along the last reduced axis. */
 RECURSIVE uint32_t sum_runs(const qc_mean *p, const qc_code *x, int axis)
 {
@@ -31,10 +36,10 @@ RECURSIVE uint32_t sum_runs(const qc_mean *p, const qc_code *x, int axis)
             sum += sum_runs(p, x + i * step, axis + 1);
     else if (step == 1)
         for (int64_t i = 0; i < length; i++)
-            sum += (uint32_t)(int32_t)x[i];
+            sum += widened(x[i]);
     else
         for (int64_t i = 0; i < length; i++)
-            sum += (uint32_t)(int32_t)x[i * step];
+            sum += widened(x[i * step]);
     return sum;
 }
 
