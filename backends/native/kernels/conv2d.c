@@ -127,7 +127,7 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
     const int64_t at = first_channel(job, panels), words = (job->taps * job->k4 + 63) / 64;
     return (qc_tile){
         .k4 = job->k4,
-        .weight = p->weight + packed * panel_bytes(job),
+        .weight = QC_WEIGHTS(p) + packed * panel_bytes(job),
         .panel_stride = panel_bytes(job),
         .unsaturated = p->unsaturated + packed * (QC_PANEL / 8) * words,
         .unsaturated_stride = words,
@@ -285,7 +285,7 @@ static void conv_task(const void *argument, int index, int count)
 qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows)
 {
     const int64_t in_group = p->channels / p->groups, out_group = p->out_channels / p->groups;
-    qc_conv_job job = {.p = p, .rows = rows, .taps = p->kernel_h * p->kernel_w, .k4 = (in_group + 3) / 4};
+    qc_conv_job job = {.p = p, .rows = rows, .taps = p->kernel_h * p->kernel_w, .k4 = qc_depth_quads(in_group)};
     job.panels = p->groups * ((out_group + QC_PANEL - 1) / QC_PANEL);
     job.pointwise = job.taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
                     p->out_height == p->height && p->out_width == p->width;

@@ -63,7 +63,7 @@ static void rows_task(const void *argument, int index, int count)
         offsets[ky] = ky * p->dilation_h * row_bytes;
     qc_conv_job conv = qc_plan_conv(p, rows * p->out_width);
     conv.taps = p->kernel_h;
-    conv.k4 = (p->kernel_w * p->channels + 3) / 4;
+    conv.k4 = qc_depth_quads(p->kernel_w * p->channels);
     conv.tap_offsets = offsets;
     conv.residual = job->residual;
     conv.out = job->out;

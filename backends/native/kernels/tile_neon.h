@@ -1,0 +1,129 @@
+/* What the tiles of NEON share: which sums a function computes, and how they become bytes.
+ *
+ * A file defines SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
+ * four columns, and makes functions of it with TILE. Sums are named because arrays of vectors end up in memory. */
+#ifndef QC_TILE_NEON_H
+#define QC_TILE_NEON_H
+
+#include "neon.h"
+#include "tile.h"
+
+#define ROWS_1(X) X(0)
+#define ROWS_2(X) ROWS_1(X) X(1)
+#define ROWS_3(X) ROWS_2(X) X(2)
+#define ROWS_4(X) ROWS_3(X) X(3)
+#define ROWS_5(X) ROWS_4(X) X(4)
+#define ROWS_6(X) ROWS_5(X) X(5)
+#define ROWS_7(X) ROWS_6(X) X(6)
+#define ROWS_8(X) ROWS_7(X) X(7)
+
+/* Reads each row two rows ahead of its use. */
+#define HEAD_2(READ, USE) READ(0) READ(1)
+#define HEAD_3(READ, USE) HEAD_2(READ, USE) USE(0) READ(2)
+#define HEAD_4(READ, USE) HEAD_3(READ, USE) USE(1) READ(3)
+#define HEAD_5(READ, USE) HEAD_4(READ, USE) USE(2) READ(4)
+#define HEAD_6(READ, USE) HEAD_5(READ, USE) USE(3) READ(5)
+#define HEAD_7(READ, USE) HEAD_6(READ, USE) USE(4) READ(6)
+#define HEAD_8(READ, USE) HEAD_7(READ, USE) USE(5) READ(7)
+#define LEAD_1(READ, USE) READ(0) USE(0)
+#define LEAD_2(READ, USE) HEAD_2(READ, USE) USE(0) USE(1)
+#define LEAD_3(READ, USE) HEAD_3(READ, USE) USE(1) USE(2)
+#define LEAD_4(READ, USE) HEAD_4(READ, USE) USE(2) USE(3)
+#define LEAD_5(READ, USE) HEAD_5(READ, USE) USE(3) USE(4)
+#define LEAD_6(READ, USE) HEAD_6(READ, USE) USE(4) USE(5)
+#define LEAD_7(READ, USE) HEAD_7(READ, USE) USE(5) USE(6)
+#define LEAD_8(READ, USE) HEAD_8(READ, USE) USE(6) USE(7)
+
+/* Columns first .. last - 1 of a tile, and where their bytes go. */
+typedef struct {
+    const qc_tile *tile;
+    int64_t first, last;
+    uint8_t *out;
+    int64_t stride;
+} tile_columns;
+
+#define STORE_SUMS_8(r)                                        \
+    vst1q_s32(sums + r * QC_TILE_LD + n, c##r##_0);            \
+    vst1q_s32(sums + r * QC_TILE_LD + n + 4, c##r##_1);
+#define STORE_SUMS_16(r)                                       \
+    STORE_SUMS_8(r)                                            \
+    vst1q_s32(sums + r * QC_TILE_LD + n + 8, c##r##_2);        \
+    vst1q_s32(sums + r * QC_TILE_LD + n + 12, c##r##_3);
+
+#define LOAD_LEFT(i) const int32x4_t l##i = vld1q_s32(e->left + channel + 4 * i);
+#define LEFT_8 LOAD_LEFT(0) LOAD_LEFT(1)
+#define LEFT_16 LEFT_8 LOAD_LEFT(2) LOAD_LEFT(3)
+#define SHIFT_LEFT(r, i) c##r##_##i = vqshlq_s32(c##r##_##i, l##i);
+#define SHIFT_LEFT_8(r) SHIFT_LEFT(r, 0) SHIFT_LEFT(r, 1)
+#define SHIFT_LEFT_16(r) SHIFT_LEFT_8(r) SHIFT_LEFT(r, 2) SHIFT_LEFT(r, 3)
+
+#define LOAD_SCALE(i)                                                   \
+    const int32x4_t m##i = vld1q_s32(e->multiplier + channel + 4 * i);  \
+    const int32x4_t s##i = vld1q_s32(e->right + channel + 4 * i);
+#define SCALE_8 LOAD_SCALE(0) LOAD_SCALE(1)
+#define SCALE_16 SCALE_8 LOAD_SCALE(2) LOAD_SCALE(3)
+
+#define LANES(r, i) requant_lanes(c##r##_##i, m##i, s##i)
+#define WORDS(r, i, j) narrow_words(LANES(r, i), LANES(r, j), zero_point)
+#define WRITE_8(r)                                                                               \
+    {                                                                                            \
+        const int8x8_t y = vmin_s8(vmax_s8(vqmovn_s16(WORDS(r, 0, 1)), vget_low_s8(low)), vget_low_s8(high)); \
+        if (whole)                                                                               \
+            vst1_s8((int8_t *)out, y);                                                           \
+        else                                                                                     \
+            store_part(out, vcombine_s8(y, y), t->last - n);                                     \
+        out += t->stride;                                                                        \
+    }
+#define WRITE_16(r)                                                                              \
+    {                                                                                            \
+        const int8x16_t y = clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(r, 2, 3)), low, high); \
+        store16(out, y);                                                                         \
+        out += t->stride;                                                                        \
+    }
+
+#define TILE(ROWS, COLUMNS)                                                                       \
+    __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_columns *t)          \
+    {                                                                                             \
+        const qc_tile *tile = t->tile;                                                            \
+        for (int64_t n = t->first; n < t->last; n += COLUMNS) {                                   \
+            SUMS_##COLUMNS(ROWS)                                                                  \
+            if (tile->sums) {                                                                     \
+                int32_t *sums = tile->sums;                                                       \
+                ROWS_##ROWS(STORE_SUMS_##COLUMNS)                                                 \
+                continue;                                                                         \
+            }                                                                                     \
+            const qc_epilogue *e = tile->epilogue;                                                \
+            const int64_t channel = tile->channel + n;                                            \
+            if (e->left) {                                                                        \
+                LEFT_##COLUMNS                                                                    \
+                ROWS_##ROWS(SHIFT_LEFT_##COLUMNS)                                                 \
+            }                                                                                     \
+            SCALE_##COLUMNS                                                                       \
+            const int16x8_t zero_point = vdupq_n_s16((int16_t)e->zero_point);                     \
+            const int8x16_t low = vdupq_n_s8((int8_t)e->qmin), high = vdupq_n_s8((int8_t)e->qmax); \
+            const int whole = n + COLUMNS <= t->last;                                             \
+            uint8_t *out = t->out + n;                                                            \
+            (void)whole;                                                                          \
+            ROWS_##ROWS(WRITE_##COLUMNS)                                                          \
+        }                                                                                         \
+    }
+
+typedef void (*tile_function)(const tile_columns *t);
+
+/* Computes columns of a tile; what follows requantization is left to do. */
+void qc_tile_columns(const tile_columns *t, int rows);
+
+/* Whole panels with `wide`, NULL where there is none for so many rows, and the rest with `narrow`. */
+QC_INLINE void qc_tile_halves(const tile_columns *t, tile_function wide, tile_function narrow)
+{
+    tile_columns part = *t;
+    part.last = wide ? t->last / QC_PANEL * QC_PANEL : 0;
+    if (part.last)
+        wide(&part);
+    part.first = part.last;
+    part.last = t->last;
+    if (part.first < part.last)
+        narrow(&part);
+}
+
+#endif
