@@ -42,7 +42,8 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
     """Returns the fields of a ``qc_depthwise`` block and reserves its scratch memory."""
     width = conv["width"]
     at_once = op.choices["rows_at_once"] if expanded else 1
-    row_bytes = _row_bytes(conv)
+    # groups of four pixels begin at every fourth pixel on x86, at every second one on ARM
+    row_bytes = _row_bytes(conv) * (2 if op.form.is_signed else 1)
     ring = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1 + at_once
     pixels = at_once * width * DEPTHWISE_BLOCK + SLACK if expanded else 0
     size = simplify_dim(_WEIGHTS + (1 + ring) * row_bytes + pixels)

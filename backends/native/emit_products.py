@@ -138,7 +138,8 @@ def emit_matmul(op: OpWriter) -> None:
         right = _stage(op, b, right, "stage_b", back=False)
     if not is_row_major(op.type):
         out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
-    scratch, step = op.reserve_per_thread((depth + 3) * MATMUL_COLUMNS + 5 * MATMUL_COLUMNS)
+    padding = 7 if op.form.is_signed else 3  # smmla takes steps of eight
+    scratch, step = op.reserve_per_thread((depth + padding + 5) * MATMUL_COLUMNS)
     fields: dict[str, Any] = {
         "rank": len(batch),
         **{"rows": rows, "columns": columns, "depth": depth},

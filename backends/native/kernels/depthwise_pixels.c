@@ -25,19 +25,9 @@ int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
 }
 #endif
 
-#if !defined(QC_AVX512) && !defined(QC_AVX2) && !defined(QC_NEON)
-void qc_depthwise_begin(const qc_channels *c)
-{
-    (void)c;
-}
-
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row)
-{
-    qc_depthwise_lay_out_pixels(c, pixels[0], step, row);
-}
-
-void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
-                      uint8_t *const *outs)
+#if !defined(QC_AVX512) && !defined(QC_AVX2)
+void qc_depthwise_row_any(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
+                          uint8_t *const *outs)
 {
     const qc_conv2d *p = &c->d->conv;
     const qc_code *residual = (const qc_code *)residuals[0];
@@ -64,4 +54,22 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
             }
         }
 }
+
+#if !defined(QC_NEON)
+void qc_depthwise_begin(const qc_channels *c)
+{
+    (void)c;
+}
+
+void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *pixels, int64_t step, uint8_t *row)
+{
+    qc_depthwise_lay_out_pixels(c, pixels[0], step, row);
+}
+
+void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
+                      uint8_t *const *outs)
+{
+    qc_depthwise_row_any(c, rows, residuals, outs);
+}
+#endif
 #endif

@@ -26,6 +26,22 @@ static void finish_rows(const qc_epilogue *e, const int8_t *bytes, int rows, int
     }
 }
 
+/* Requantizes with 64-bit products, where no shifts are given. */
+static void finish_exactly(const qc_tile *tile, int rows)
+{
+    int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
+    qc_tile own = *tile;
+    own.sums = sums;
+    const tile_columns t = {.tile = &own, .last = (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL};
+    qc_tile_columns(&t, rows);
+    for (int r = 0; r < rows; r++)
+        for (int64_t n = 0; n < tile->columns; n++) {
+            const int64_t at = r * tile->out_stride + n;
+            const qc_code *residual = tile->residual ? (const qc_code *)tile->residual + at : NULL;
+            tile->out[at] = (uint8_t)qc_finish(tile->epilogue, sums[r * QC_TILE_LD + n], tile->channel + n, residual);
+        }
+}
+
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
     tile_columns t = {.tile = tile, .last = tile->columns, .out = tile->out, .stride = tile->out_stride};
@@ -33,6 +49,10 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
     const int apart = !tile->sums && (tile->epilogue->table || tile->residual);
     if (tile->sums)
         t.last = panels * QC_PANEL;
+    if (!tile->sums && !tile->epilogue->right) {
+        finish_exactly(tile, rows);
+        return;
+    }
     if (apart) {
         t.out = (uint8_t *)bytes;
         t.stride = QC_TILE_LD;

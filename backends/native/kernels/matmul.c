@@ -3,8 +3,11 @@
  * A unit of work is up to four panels of columns of one matrix: it packs them as signed bytes, which stay in the
  * first-level cache, and multiplies the rows of `a` as they lie. Packed columns end in zeros, so it does not
  * matter what a row of `a` reads behind its end. */
-#include "tile.h"
+#include "conv.h"
 #include "vector.h"
+#if defined(QC_NEON)
+#include "matmul_neon.h"
+#endif
 
 #include <string.h>
 
@@ -27,6 +30,7 @@ typedef struct {
     int8_t *packed;
 } column_unit;
 
+#if !defined(QC_NEON)
 /* Puts four rows of 16 bytes into groups of four, as signed bytes. */
 static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *out)
 {
@@ -68,17 +72,18 @@ static void sum_columns(const int8_t *panel, int64_t k4, int32_t *sums)
             sums[n] += panel[4 * n] + panel[4 * n + 1] + panel[4 * n + 2] + panel[4 * n + 3];
 #endif
 }
+#endif
 
 static void pack_columns(const matmul_job *job, const uint8_t *b, const column_unit *unit)
 {
     const qc_matmul *p = job->p;
     const int64_t panel_bytes = job->k4 * 4 * QC_PANEL;
-    for (int64_t k = 0; k < job->k4; k++) {
-        const uint8_t *row[4];
-        for (int i = 0; i < 4; i++)
-            row[i] = 4 * k + i < p->depth ? b + (4 * k + i) * p->columns + unit->first : unit->fill;
+    for (int64_t k = 0; k < 4 * job->k4; k += QC_DEPTH_STEP) {
+        const uint8_t *row[QC_DEPTH_STEP];
+        for (int i = 0; i < QC_DEPTH_STEP; i++)
+            row[i] = k + i < p->depth ? b + (k + i) * p->columns + unit->first : unit->fill;
         for (int panel = 0; panel < unit->panels; panel++)
-            interleave(row, panel * QC_PANEL, unit->packed + panel * panel_bytes + k * 4 * QC_PANEL);
+            interleave(row, panel * QC_PANEL, unit->packed + panel * panel_bytes + k * QC_PANEL);
     }
     const int32_t zero_points = (int32_t)p->depth * (p->b_zero_point - QC_CODE_OFFSET);
     for (int panel = 0; panel < unit->panels; panel++) {
@@ -134,8 +139,12 @@ static void sum_rows(const qc_matmul *p, const uint8_t *a, int64_t rows, int32_t
 #else
         for (int i = 0; i < 4; i++) {
             int32_t sum = 0;
+#if defined(QC_NEON)
+            sum = sum_row(row[i], p->depth);
+#else
             for (int64_t k = 0; k < p->depth; k++)
                 sum += (qc_code)row[i][k];
+#endif
             term[r + i] = factor * sum;
         }
 #endif
@@ -167,7 +176,7 @@ static void multiply_rows(const matmul_job *job, const uint8_t *a, const column_
     const uint8_t *pointers[QC_TILE_ROWS];
     const int64_t offset = 0;
     qc_tile tile = {
-        .rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = unit->packed,
+        .rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = unit->packed, .any_weight = 1,
         .panel_stride = job->k4 * 4 * QC_PANEL, .start = unit->term, .epilogue = &p->epilogue,
         .channel = p->per_column ? unit->first : 0, .columns = unit->columns, .out_stride = p->columns,
         .sums = job->out ? NULL : sums,
@@ -238,7 +247,7 @@ static void run_matmul(const qc_context *context, const qc_matmul *p, const uint
         return;
     matmul_job job = {.p = p, .a = a, .b = b, .out = out, .out_i32 = out_i32, .parts = 1};
     job.scratch = context->scratch + p->scratch;
-    job.k4 = (p->depth + 3) / 4;
+    job.k4 = qc_depth_quads(p->depth);
     job.units = (p->columns + QC_TILE_LD - 1) / QC_TILE_LD;
     const int64_t units = count * job.units;
     if (units % context->threads && units < 8 * context->threads)

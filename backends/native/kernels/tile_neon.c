@@ -1,7 +1,8 @@
 /* GEMM tiles on NEON without sdot.
  *
  * smull and smlal add two products of bytes in 16 bits, which weights of -127 .. 127 cannot exceed, and sadalp
- * adds pairs of those to 32 bits: each column has two sums until the end. */
+ * adds pairs of those to 32 bits: each column has two sums until the end. Where a weight may be -128, as in products
+ * of activations, every product is added by itself. */
 #include "level.h"
 
 #if defined(QC_NEON) && !defined(QC_DOT)
@@ -61,20 +62,20 @@
     const int32_t *start = tile->start + n;                                                        \
     const int64_t start_step = tile->start_step, depth = 4 * tile->k4;                             \
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
+    const int64_t paired = tile->any_weight ? 0 : depth;                                           \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
         const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
         const int64_t offset = tile->offsets[tap];                                                 \
         ROWS_##ROWS(POINT)                                                                         \
         int64_t k = 0;                                                                             \
-        for (; k + 8 <= depth; k += 8, weight += 128) {                                            \
+        for (; k + 8 <= paired; k += 8, weight += 128) {                                           \
             ROWS_##ROWS(READ)                                                                      \
             STEP_##COLUMNS(COLUMN, ROWS)                                                           \
         }                                                                                          \
-        if (depth & 4) {                                                                           \
+        for (; k < depth; k += 4, weight += 64) {                                                  \
             ROWS_##ROWS(READ_4)                                                                    \
             STEP_##COLUMNS(COLUMN_4, ROWS)                                                         \
-            weight += 64;                                                                          \
         }                                                                                          \
     }                                                                                              \
     ROWS_##ROWS(SUM_##COLUMNS)
