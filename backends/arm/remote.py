@@ -9,6 +9,7 @@ import tempfile
 import threading
 import weakref
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -22,6 +23,8 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType
+from qcompiler.runtime.inputs import check_inputs
+from qcompiler.target.base import Run
 
 # Exit codes and commands of runner.c.
 NO_LEVEL = 3
@@ -74,19 +77,27 @@ class RemoteProgram:
         with self._lock:
             return self._started().level
 
-    def run(
-        self, inputs: Sequence[torch.Tensor], sizes: Mapping[str, int], threads: int
-    ) -> list[torch.Tensor]:
-        """Returns the results for checked inputs whose dynamic dimensions have the given sizes."""
-        results, _ = self._run(inputs, sizes, threads, 0)
-        return results
+    def prepare(self, sizes: Mapping[str, int]) -> Run:
+        """Returns what runs checked inputs whose dynamic dimensions have the given sizes."""
+        return lambda inputs, threads: self._run(inputs, sizes, threads, 0)[0]
+
+    def run(self, inputs: Sequence[torch.Tensor], threads: int = 1) -> list[torch.Tensor]:
+        """Runs the program on CPU tensors and returns its results.
+
+        Raises:
+            QCompilerError: QC0701 when number, rank, dtype or shape of an input differ, QC0823 when
+                the processor lacks the program's instructions, QC0824 when the process ends.
+        """
+        return self._run(inputs, check_inputs(self.graph, inputs), threads, 0)[0]
 
     def time_ops(
-        self, inputs: Sequence[torch.Tensor], sizes: Mapping[str, int], threads: int
+        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
     ) -> dict[str, float]:
-        """Returns the microseconds that each node took in one run, by the emulator's clock."""
-        _, times = self._run(inputs, sizes, threads, len(self.ops))
-        return {op.node: time / 1000 for op, time in zip(self.ops, times, strict=True)}
+        """Returns each node's least microseconds over runs; under an emulator, those of that."""
+        sizes = check_inputs(self.graph, inputs)
+        runs = [self._run(inputs, sizes, threads, len(self.ops))[1] for _ in range(repeats)]
+        least = [min(times) / 1000 for times in zip(*runs, strict=True)]
+        return {op.node: time for op, time in zip(self.ops, least, strict=True)}
 
     def run_op(
         self,
@@ -163,41 +174,33 @@ class RemoteProgram:
 
 
 class _Process:
-    """A running program, and the folder of its files, which go with it."""
+    """A running program; its files are gone once it has read them."""
 
     def __init__(
         self, content: Mapping[str, bytes], prefix: Sequence[str], arguments: Sequence[str]
     ) -> None:
         self.owner = os.getpid()
-        self._folder = tempfile.TemporaryDirectory(prefix="qcompiler-")
-        folder = Path(self._folder.name)
-        for name, data in content.items():
-            (folder / name).write_bytes(data)
-        (folder / "program").chmod(0o700)
-        self._log = folder / "errors.txt"
-        with self._log.open("wb") as log:
-            child = subprocess.Popen(
-                [*prefix, str(folder / "program"), str(folder / "constants.bin"), *arguments],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-            )
-        assert child.stdin is not None
-        assert child.stdout is not None
-        self._child = child
-        self._to: IO[bytes] = child.stdin
-        self._from: IO[bytes] = child.stdout
-        self._finalizer = weakref.finalize(self, _end, child, self.owner)
-        try:
-            (length,) = struct.unpack("=q", self.receive(8))
-            self.level = self.receive(length).decode()
-        except EOFError as error:
-            raise self.failure() from error
+        self._log = tempfile.TemporaryFile()
+        with tempfile.TemporaryDirectory(prefix="qcompiler-") as name:
+            folder = Path(name)
+            for file, data in content.items():
+                (folder / file).write_bytes(data)
+            (folder / "program").chmod(0o700)
+            command = [*prefix, str(folder / "program"), str(folder / "constants.bin"), *arguments]
+            pipe = subprocess.PIPE
+            self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
+            self._finalizer = weakref.finalize(self, _end, self._child, self._log, self.owner)
+            try:
+                (length,) = struct.unpack("=q", self.receive(8))
+                self.level = self.receive(length).decode()
+            except EOFError as error:
+                raise self.failure() from error
 
     def send(self, request: bytes) -> None:
         """Writes a request."""
-        self._to.write(request)
-        self._to.flush()
+        assert self._child.stdin is not None
+        self._child.stdin.write(request)
+        self._child.stdin.flush()
 
     def receive(self, length: int) -> bytes:
         """Reads so many bytes of an answer.
@@ -205,16 +208,19 @@ class _Process:
         Raises:
             EOFError: the program has ended.
         """
-        data = self._from.read(length)
+        assert self._child.stdout is not None
+        data = self._child.stdout.read(length)
         if len(data) != length:
             raise EOFError
         return data
 
     def failure(self) -> QCompilerError:
         """Returns the error for a program that has ended."""
-        self._finalizer()
+        _stop(self._child)
         status = self._child.returncode
-        said = self._log.read_text(encoding="utf-8", errors="replace").strip()
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip()
+        self._finalizer()
         said = said.splitlines()[0].removeprefix("runner: ") if said else "it printed nothing"
         if status == NO_LEVEL:
             return QCompilerError(
@@ -229,16 +235,19 @@ class _Process:
         )
 
 
-def _end(child: subprocess.Popen[bytes], owner: int) -> None:
+def _end(child: subprocess.Popen[bytes], log: IO[bytes], owner: int) -> None:
     """Ends a program; a forked process leaves its parent's alone."""
-    if os.getpid() != owner:
-        return
+    if os.getpid() == owner:
+        _stop(child)
+        log.close()
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Closes the pipes of a program, at which it ends, and waits for that."""
     for pipe in (child.stdin, child.stdout):
         if pipe is not None:
-            try:
+            with suppress(OSError):
                 pipe.close()
-            except OSError:
-                continue
     try:
         child.wait(timeout=2)
     except subprocess.TimeoutExpired:

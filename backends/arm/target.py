@@ -37,7 +37,6 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.passmgr.options import format_pass
-from qcompiler.runtime.inputs import check_inputs
 from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
 
 BINARY, BLOB, INDEX, SOURCES = "program", "constants.bin", "native.json", "src/"
@@ -99,11 +98,11 @@ class ArmExecutable(Executable):
 
     def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
         """Returns the program's results for CPU inputs of the compiled types."""
-        return self.program.run(inputs, check_inputs(self._graph, inputs), threads)
+        return self.program.run(inputs, threads)
 
     def prepare(self, sizes: Mapping[str, int]) -> Run:
         """Returns what runs inputs whose dynamic dimensions have the given sizes."""
-        return lambda inputs, threads: self.program.run(inputs, sizes, threads)
+        return self.program.prepare(sizes)
 
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
         """Returns one call's result; operands are its distinct inputs in order, no constants."""
