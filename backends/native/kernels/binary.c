@@ -64,8 +64,7 @@ static inline product_constants product_constants_of(const qc_binary *p)
 /* 2 * VEC_LANES products of 16-bit differences, scaled, as 16 bits; `is_small` is a constant. */
 QC_INLINE vec product_words(const product_constants *k, int is_small, vec a, vec b)
 {
-    const vec low = V(mullo_epi16)(a, b), high = V(mulhi_epi16)(a, b);
-    const vec x0 = V(unpacklo_epi16)(low, high), x1 = V(unpackhi_epi16)(low, high);
+    const vec x0 = vec_low_products(a, b), x1 = vec_high_products(a, b);
     const vec y = is_small ? V(packs_epi32)(vec_scale_small(&k->small, x0), vec_scale_small(&k->small, x1))
                            : V(packs_epi32)(vec_scale(&k->any, x0), vec_scale(&k->any, x1));
     return V(adds_epi16)(y, k->zero_point);
@@ -73,12 +72,10 @@ QC_INLINE vec product_words(const product_constants *k, int is_small, vec a, vec
 
 QC_INLINE vec product_bytes(const product_constants *k, int is_small, vec a, vec b)
 {
-    const vec none = vec_zero(), za = k->a_zero_point, zb = k->b_zero_point;
-    const vec y0 = product_words(k, is_small, V(sub_epi16)(V(unpacklo_epi8)(a, none), za),
-                                 V(sub_epi16)(V(unpacklo_epi8)(b, none), zb));
-    const vec y1 = product_words(k, is_small, V(sub_epi16)(V(unpackhi_epi8)(a, none), za),
-                                 V(sub_epi16)(V(unpackhi_epi8)(b, none), zb));
-    return vec_clamp_bytes(V(packus_epi16)(y0, y1), k->qmin, k->qmax);
+    const vec za = k->a_zero_point, zb = k->b_zero_point;
+    const vec y0 = product_words(k, is_small, V(sub_epi16)(vec_low_words(a), za), V(sub_epi16)(vec_low_words(b), zb));
+    const vec y1 = product_words(k, is_small, V(sub_epi16)(vec_high_words(a), za), V(sub_epi16)(vec_high_words(b), zb));
+    return vec_clamp_bytes(vec_narrow(y0, y1), k->qmin, k->qmax);
 }
 
 /* One row of bytes; a step is 1, or 0 for a single repeated value. */

@@ -94,7 +94,7 @@ static void pack_columns(const matmul_job *job, const uint8_t *b, const column_u
     }
 }
 
-#if defined(QC_VECTOR)
+#if defined(QC_VECTOR) && !defined(QC_NEON)
 /* Sums of four rows of bytes. */
 static inline __m128i sum_four_rows(const uint8_t *const row[4], int64_t depth)
 {
@@ -133,7 +133,7 @@ static void sum_rows(const qc_matmul *p, const uint8_t *a, int64_t rows, int32_t
         const uint8_t *row[4];
         for (int i = 0; i < 4; i++)
             row[i] = a + qc_min(r + i, rows - 1) * p->depth;
-#if defined(QC_VECTOR)
+#if defined(QC_VECTOR) && !defined(QC_NEON)
         const __m128i sums = _mm_mullo_epi32(sum_four_rows(row, p->depth), _mm_set1_epi32(factor));
         _mm_storeu_si128((__m128i *)(term + r), sums);
 #else

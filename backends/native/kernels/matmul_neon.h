@@ -4,7 +4,6 @@
 
 #include "neon.h"
 
-#define WORDS(v) vreinterpretq_s32_s8(v)
 #define HALVES(v) vreinterpretq_s16_s8(v)
 
 /* Four rows of 16 bytes by groups of four: four columns a vector. */

@@ -29,10 +29,10 @@ QC_INLINE void max_taps(const qc_code *x, int64_t rows, int64_t row_step, int64_
 {
 #if defined(QC_VECTOR)
     for (int64_t c = 0; c < n; c += VEC) {
-        vec best = vec_zero();
+        vec best = V(set1_epi8)((char)QC_LEAST_CODE);
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < columns; j++)
-                best = V(max_epu8)(best, vec_load(x + c + i * row_step + j * column_step));
+                best = vec_max_codes(best, vec_load(x + c + i * row_step + j * column_step));
         vec_store_part(out + c, best, n - c);
     }
 #else

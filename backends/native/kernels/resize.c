@@ -76,11 +76,10 @@ static inline small_blend small_blend_of(const qc_resize *p)
 /* Pairs of 16-bit values of two taps each, times their weights, scaled, as 16 bits. */
 QC_INLINE vec small_words(const small_blend *k, vec ab, vec cd, vec top, vec bottom)
 {
-    const vec none = vec_zero();
-    vec v0 = vec_add_pairs(k->first, V(unpacklo_epi8)(ab, none), top);
-    vec v1 = vec_add_pairs(k->first, V(unpackhi_epi8)(ab, none), top);
-    v0 = vec_add_pairs(v0, V(unpacklo_epi8)(cd, none), bottom);
-    v1 = vec_add_pairs(v1, V(unpackhi_epi8)(cd, none), bottom);
+    vec v0 = vec_add_pairs(k->first, vec_low_words(ab), top);
+    vec v1 = vec_add_pairs(k->first, vec_high_words(ab), top);
+    v0 = vec_add_pairs(v0, vec_low_words(cd), bottom);
+    v1 = vec_add_pairs(v1, vec_high_words(cd), bottom);
     return V(adds_epi16)(V(packs_epi32)(vec_scale_small(&k->scaling, v0), vec_scale_small(&k->scaling, v1)),
                          k->zero_point);
 }
@@ -93,7 +92,7 @@ static void blend_small(const small_blend *k, const qc_code *const *taps, const 
     for (int64_t i = 0; i < count; i += VEC) {
         const vec a = vec_load(taps[0] + i), b = vec_load(taps[1] + i);
         const vec c = vec_load(taps[2] + i), d = vec_load(taps[3] + i);
-        const vec y = V(packus_epi16)(
+        const vec y = vec_narrow(
             small_words(k, V(unpacklo_epi8)(a, b), V(unpacklo_epi8)(c, d), top, bottom),
             small_words(k, V(unpackhi_epi8)(a, b), V(unpackhi_epi8)(c, d), top, bottom));
         vec_store_part(out + i, vec_clamp_bytes(y, k->low, k->high), count - i);
