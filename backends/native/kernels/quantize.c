@@ -60,10 +60,13 @@ QC_INLINE int64_t quantize_lanes(const qc_quantize *p, const float *x, int64_t c
     for (; i + VEC <= count; i += VEC, out += VEC * channels) {
         const vec a = round_bytes(&k, x + i, zero), b = round_bytes(&k, x + p->pixels + i, zero);
         const vec c = round_bytes(&k, x + 2 * p->pixels + i, zero);
-        if (channels == 3)
-            vst3q_s8((int8_t *)out, (int8x16x3_t){{a, b, c}});
-        else
-            vst4q_s8((int8_t *)out, (int8x16x4_t){{a, b, c, round_bytes(&k, x + 3 * p->pixels + i, zero)}});
+        if (channels == 3) {
+            const int8x16x3_t three = {{a, b, c}};
+            vst3q_s8((int8_t *)out, three);
+        } else {
+            const int8x16x4_t four = {{a, b, c, round_bytes(&k, x + 3 * p->pixels + i, zero)}};
+            vst4q_s8((int8_t *)out, four);
+        }
     }
     return i;
 }
