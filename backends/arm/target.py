@@ -194,8 +194,10 @@ class ArmTarget(Target):
 
     @property
     def form(self) -> CodeForm:
-        """How codes and weights are stored: those of smmla beside those of the other levels."""
-        return replace(SIGNED, weights=("panels", "pairs")) if I8MM in self.levels else SIGNED
+        """How codes are stored, and weights: smmla takes them in another form than the rest."""
+        panels = ("panels",) if any(isa != I8MM for isa in self.levels) else ()
+        pairs = ("pairs",) if I8MM in self.levels else ()
+        return replace(SIGNED, weights=(*panels, *pairs))
 
     @property
     def emulated(self) -> str:
