@@ -187,7 +187,7 @@ static void eight_row_any(const qc_channels *c, const uint8_t *const *rows, int6
         int32x4_t sums[4] = {k->bias[0], k->bias[1], k->bias[0], k->bias[1]};
         for (int n = 0; n < 2; n++) {
             const int64_t x = (i + n) * p->stride_w;
-            const int odd = x % 2, first = odd ? vectors(kernel_w, 0) : 0;
+            const int odd = (int)(x % 2), first = odd ? vectors(kernel_w, 0) : 0;
             for (int64_t ky = 0; ky < p->kernel_h; ky++)
                 for (int v = 0; v < vectors(kernel_w, odd); v++)
                     for (int part = 0; part < 2; part++)
