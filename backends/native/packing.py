@@ -120,6 +120,29 @@ def vector_shifts(
     return (left if left.any() else None), right
 
 
+def without_left_shifts(
+    weight: Int8Array,
+    bias: Int32Array,
+    multiplier: Int32Array,
+    shift: Int32Array,
+    bound: NDArray[np.int64],
+) -> tuple[Int8Array, Int32Array, Int32Array]:
+    """Returns weights, biases and shifts of an equal product with fewer shifts below 32.
+
+    SR(x, m, s) = SR(2**d x, m, s + d): where twice the weights are weights, sums may as well be
+    twice as large. That is so in channels without weights, which constants are left of, and one
+    such channel would cost every sum of its layer a SQSHL.
+    """
+    left = np.where(multiplier == 0, 0, np.maximum(0, 32 - shift.astype(np.int64)))
+    largest = np.abs(weight.reshape(weight.shape[0], -1).astype(np.int64)).max(axis=1, initial=0)
+    fits = ((largest << left) <= 127) & (bound < 2**31 >> left)
+    left = np.where(fits, left, 0)
+    factor = (np.int64(1) << left).reshape(-1, *[1] * (weight.ndim - 1))
+    scaled = (weight.astype(np.int64) * factor).astype(np.int8)
+    shifted = (bias.astype(np.int64) << left).astype(np.int32)
+    return scaled, shifted, (shift + left).astype(np.int32)
+
+
 def _per_channel(values: torch.Tensor, channels: int) -> Int32Array:
     array: Int32Array = np.broadcast_to(values.numpy().reshape(-1), (channels,)).astype(np.int32)
     return array
@@ -250,6 +273,10 @@ def pack_products(
     def pad(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return _pad_groups(values, unit_groups, unit)
 
+    if requant is not None:
+        m, s = (_per_channel(v, channels) for v in requant)
+        if codes.is_signed:
+            w, b, s = without_left_shifts(w, b, m, s, accumulator_bound(w, b, x_zero_point))
     unsaturated = pairs = None
     if form == "depthwise":
         packed = pack_depthwise(w)
@@ -260,7 +287,6 @@ def pack_products(
     folded = pad(fold_zero_point(w, b, x_zero_point, codes.offset)).astype(np.int32)
     if requant is None:
         return Products(packed, pairs, unsaturated, folded, None, None, None)
-    m, s = (_per_channel(v, channels) for v in requant)
     scale = None
     if not codes.is_signed:
         scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
