@@ -78,7 +78,7 @@ def loops_of(lines: list[str]) -> list[list[str]]:
             if re.match(r"\.\w+:", lines[end]):
                 break
             if re.match(rf"\s+(b\.?\w+|cbn?z\s+\w+,|tbn?z\s.*,)\s+{re.escape(label.group(1))}$", lines[end]):
-                loops.append([x for x in lines[start + 1 : end + 1] if not x.strip().startswith((".", "#", "/"))])
+                loops.append([x for x in lines[start + 1 : end + 1] if re.match(r"\s+[a-z]", x)])
                 break
     return loops
 

@@ -131,39 +131,59 @@ QC_INLINE void add_row(int32x4_t *sums, const uint8_t *at, const int8x16_t *kept
         }
 }
 
-/* Eight channels of a row with taps in registers. */
-QC_INLINE void eight_row(const qc_channels *c, const uint8_t *const *rows, int64_t at, const int8_t *weight,
-                         const eight_channels *k, row_target to, int kernel_h, int kernel_w, int stride, int pixels)
+/* Eight channels of a row of results. */
+typedef struct {
+    const qc_channels *c;
+    const uint8_t *const *rows;
+    int64_t lane, at;        /* the first channel in its block, and where its two parts begin in laid-out rows */
+    const int8_t *weight;
+    uint8_t *out;
+    int64_t stride;          /* of `out`, from pixel to pixel */
+} eight_of_row;
+
+/* With taps in registers. */
+QC_INLINE void eight_row(const eight_of_row *r, int kernel_h, int kernel_w, int stride, int pixels)
 {
+    const qc_channels *c = r->c;
+    const uint8_t *const *rows = r->rows;
+    const int8_t *weight = r->weight;
+    const eight_channels k = load_channels(&c->d->conv.epilogue, c->block + r->lane);
+    int64_t at = r->at;
+    uint8_t *out = r->out;
     const int count = vectors_of_row(kernel_w, stride);
     int8x16_t kept[12];
 #pragma GCC unroll 12
     for (int i = 0; i < 2 * kernel_h * count; i++)
         kept[i] = load16(weight + 16 * i);
     const int64_t width = c->d->conv.out_width;
-    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, to.out += pixels * to.stride) {
+    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, out += pixels * r->stride) {
         int32x4_t sums[8];
 #pragma GCC unroll 8
         for (int n = 0; n < 2 * pixels; n++)
-            sums[n] = k->bias[n % 2];
+            sums[n] = k.bias[n % 2];
 #pragma GCC unroll 5
         for (int ky = 0; ky < kernel_h; ky++)
             add_row(sums, rows[ky] + at, kept + ky * count, kernel_h * count, kernel_w, stride, pixels);
-        store_pixels(k, sums, pixels, width - x, to.out, to.stride);
+        store_pixels(&k, sums, pixels, width - x, out, r->stride);
     }
 }
 
 /* The same with taps from memory, for eight results at a time. */
-QC_INLINE void eight_row_large(const qc_channels *c, const uint8_t *const *rows, int64_t at, const int8_t *weight,
-                               const eight_channels *k, row_target to, int kernel_h, int kernel_w, int stride, int pixels)
+QC_INLINE void eight_row_large(const eight_of_row *r, int kernel_h, int kernel_w, int stride, int pixels)
 {
+    const qc_channels *c = r->c;
+    const uint8_t *const *rows = r->rows;
+    const int8_t *weight = r->weight;
+    const eight_channels k = load_channels(&c->d->conv.epilogue, c->block + r->lane);
+    int64_t at = r->at;
+    uint8_t *out = r->out;
     const int count = vectors_of_row(kernel_w, stride);
     const int64_t width = c->d->conv.out_width;
-    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, to.out += pixels * to.stride) {
+    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, out += pixels * r->stride) {
         int32x4_t sums[16];
 #pragma GCC unroll 16
         for (int n = 0; n < 2 * pixels; n++)
-            sums[n] = k->bias[n % 2];
+            sums[n] = k.bias[n % 2];
         for (int ky = 0; ky < kernel_h; ky++) {
             int8x16_t kept[8];
 #pragma GCC unroll 4
@@ -173,18 +193,22 @@ QC_INLINE void eight_row_large(const qc_channels *c, const uint8_t *const *rows,
             }
             add_row(sums, rows[ky] + at, kept, count, kernel_w, stride, pixels);
         }
-        store_pixels(k, sums, pixels, width - x, to.out, to.stride);
+        store_pixels(&k, sums, pixels, width - x, out, r->stride);
     }
 }
 
 /* The same for any size. */
-static void eight_row_any(const qc_channels *c, const uint8_t *const *rows, int64_t at, const int8_t *weight,
-                          const eight_channels *k, row_target to)
+static void eight_row_any(const eight_of_row *r)
 {
-    const qc_conv2d *p = &c->d->conv;
+    const qc_conv2d *p = &r->c->d->conv;
+    const uint8_t *const *rows = r->rows;
+    const int8_t *weight = r->weight;
+    const eight_channels k = load_channels(&p->epilogue, r->c->block + r->lane);
+    const int64_t at = r->at;
+    uint8_t *out = r->out;
     const int kernel_w = (int)p->kernel_w, count = vectors_of_row(kernel_w, (int)p->stride_w);
-    for (int64_t i = 0; i < p->out_width; i += 2, to.out += 2 * to.stride) {
-        int32x4_t sums[4] = {k->bias[0], k->bias[1], k->bias[0], k->bias[1]};
+    for (int64_t i = 0; i < p->out_width; i += 2, out += 2 * r->stride) {
+        int32x4_t sums[4] = {k.bias[0], k.bias[1], k.bias[0], k.bias[1]};
         for (int n = 0; n < 2; n++) {
             const int64_t x = (i + n) * p->stride_w;
             const int odd = (int)(x % 2), first = odd ? vectors(kernel_w, 0) : 0;
@@ -195,21 +219,16 @@ static void eight_row_any(const qc_channels *c, const uint8_t *const *rows, int6
                             vdotq_s32(sums[2 * n + part], load16(rows[ky] + at + part * 16 + (x / 2 + 2 * v) * 64),
                                       load16(weight + 16 * ((part * p->kernel_h + ky) * count + first + v)));
         }
-        store_pixels(k, sums, 2, p->out_width - i, to.out, to.stride);
+        store_pixels(&k, sums, 2, p->out_width - i, out, r->stride);
     }
 }
 
-/* Eight channels of a row: the two parts of laid-out rows from byte `at` on. */
-typedef void (*eight_function)(const qc_channels *c, const uint8_t *const *rows, int64_t at, const int8_t *weight,
-                               const eight_channels *k, row_target to);
+typedef void (*eight_function)(const eight_of_row *r);
 
-#define ROW(FORM, H, W, S, PIXELS)                                                                                   \
-    __attribute__((noinline)) static void row_##H##x##W##s##S(const qc_channels *c, const uint8_t *const *rows,      \
-                                                              int64_t at, const int8_t *weight,                      \
-                                                              const eight_channels *k, row_target to)                \
-    {                                                                                                                \
-        const eight_channels own = *k;                                                                               \
-        FORM(c, rows, at, weight, &own, to, H, W, S, PIXELS);                                                        \
+#define ROW(FORM, H, W, S, PIXELS)                                                             \
+    __attribute__((noinline)) static void row_##H##x##W##s##S(const eight_of_row *r)           \
+    {                                                                                          \
+        FORM(r, H, W, S, PIXELS);                                                              \
     }
 
 ROW(eight_row, 3, 3, 1, 4)
@@ -273,9 +292,9 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
         const int64_t places = c->d->row_bytes / 256;
         const int64_t taps = 16 * p->kernel_h * vectors_of_row((int)p->kernel_w, (int)p->stride_w);
         for (int64_t lane = 0; lane < c->lanes; lane += 8) {
-            const eight_channels k = load_channels(&p->epilogue, c->block + lane);
-            const row_target own = {to.out + lane, to.stride, to.apart};
-            function(c, rows, lane / 16 * places * 64 + lane % 16 * 4, c->weight + lane / 4 * taps, &k, own);
+            const eight_of_row r = {c, rows, lane, lane / 16 * places * 64 + lane % 16 * 4, c->weight + lane / 4 * taps,
+                                    to.out + lane, to.stride};
+            function(&r);
         }
     } else {
         row_of_pixels(c, rows, to);

@@ -42,16 +42,17 @@ QC_INLINE void add_words(int32x4_t *sums, int16x8_t words)
 }
 
 /* Eight channels of a row; sizes are constants at each call. */
-QC_INLINE void eight_row(const qc_channels *c, const uint8_t *const *rows, int64_t lane, const eight_channels *k,
-                         row_target to, int kernel_h, int kernel_w, int stride, int pixels)
+QC_INLINE void eight_row(const qc_channels *c, const uint8_t *const *rows, int64_t lane, row_target to,
+                         int kernel_h, int kernel_w, int stride, int pixels)
 {
     const int64_t width = c->d->conv.out_width;
+    const eight_channels k = load_channels(&c->d->conv.epilogue, c->block + lane);
     for (int64_t x = 0; x < width; x += pixels, to.out += pixels * to.stride) {
         int32x4_t sums[8];
         int16x8_t words[4];
 #pragma GCC unroll 8
         for (int n = 0; n < 2 * pixels; n++)
-            sums[n] = k->bias[n % 2];
+            sums[n] = k.bias[n % 2];
 #pragma GCC unroll 25
         for (int tap = 0; tap < kernel_h * kernel_w; tap++) {
             const int8x8_t w = vld1_s8(c->weight + tap * QC_BLOCK + lane);
@@ -64,17 +65,17 @@ QC_INLINE void eight_row(const qc_channels *c, const uint8_t *const *rows, int64
                     add_words(sums + 2 * n, words[n]);
             }
         }
-        store_pixels(k, sums, pixels, width - x, to.out, to.stride);
+        store_pixels(&k, sums, pixels, width - x, to.out, to.stride);
     }
 }
 
 /* The same for any size. */
-static void eight_row_any(const qc_channels *c, const uint8_t *const *rows, int64_t lane, const eight_channels *k,
-                          row_target to)
+static void eight_row_any(const qc_channels *c, const uint8_t *const *rows, int64_t lane, row_target to)
 {
     const qc_conv2d *p = &c->d->conv;
+    const eight_channels k = load_channels(&p->epilogue, c->block + lane);
     for (int64_t x = 0; x < p->out_width; x += 2, to.out += 2 * to.stride) {
-        int32x4_t sums[4] = {k->bias[0], k->bias[1], k->bias[0], k->bias[1]};
+        int32x4_t sums[4] = {k.bias[0], k.bias[1], k.bias[0], k.bias[1]};
         const int64_t next = x + 1 < p->out_width ? p->stride_w * QC_BLOCK : 0;
         const int8_t *weight = c->weight + lane;
         for (int64_t ky = 0; ky < p->kernel_h; ky++) {
@@ -85,19 +86,17 @@ static void eight_row_any(const qc_channels *c, const uint8_t *const *rows, int6
                 add_words(sums + 2, vmull_s8(vld1_s8(at + next), w));
             }
         }
-        store_pixels(k, sums, 2, p->out_width - x, to.out, to.stride);
+        store_pixels(&k, sums, 2, p->out_width - x, to.out, to.stride);
     }
 }
 
-typedef void (*eight_function)(const qc_channels *c, const uint8_t *const *rows, int64_t lane, const eight_channels *k,
-                               row_target to);
+typedef void (*eight_function)(const qc_channels *c, const uint8_t *const *rows, int64_t lane, row_target to);
 
 #define ROW(H, W, S)                                                                                                 \
     __attribute__((noinline)) static void row_##H##x##W##s##S(const qc_channels *c, const uint8_t *const *rows,      \
-                                                              int64_t lane, const eight_channels *k, row_target to)  \
+                                                              int64_t lane, row_target to)                           \
     {                                                                                                                \
-        const eight_channels own = *k;                                                                               \
-        eight_row(c, rows, lane, &own, to, H, W, S, 4);                                                              \
+        eight_row(c, rows, lane, to, H, W, S, 4);                                                                    \
     }
 
 ROW(3, 3, 1)
@@ -126,9 +125,8 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, const ui
         return;
     }
     for (int64_t lane = 0; lane < c->lanes; lane += 8) {
-        const eight_channels k = load_channels(&p->epilogue, c->block + lane);
         const row_target own = {to.out + lane, to.stride, to.apart};
-        function(c, rows, lane, &k, own);
+        function(c, rows, lane, own);
     }
     if (to.apart)
         finish_pixels(c, residuals[0], outs[0]);

@@ -14,9 +14,17 @@
 #define READ_8(r) const int8x8_t a##r = vld1_s8((const int8_t *)row##r + k);
 #define READ_4(r) const int8x16_t a##r = vreinterpretq_s8_s32(vld1q_dup_s32((const qc_int32_anywhere *)(row##r + k)));
 
-#define DOT(r, i, lane) c##r##_##i = vdotq_laneq_s32(c##r##_##i, w##i##_##lane, a##r, lane);
-#define HALF_DOT(r, i, lane) c##r##_##i = vdotq_lane_s32(c##r##_##i, w##i##_##lane, a##r, lane);
-#define ONE_DOT(r, i) c##r##_##i = vdotq_s32(c##r##_##i, w##i##_0, a##r);
+#if defined(__clang__)
+#define SDOT(sum, w, a, lane) sum = vdotq_laneq_s32(sum, w, a, lane);
+#define HALF_SDOT(sum, w, a, lane) sum = vdotq_lane_s32(sum, w, a, lane);
+#else
+/* The intrinsic's operand and result are two values to gcc, which moves some of them about. */
+#define SDOT(sum, w, a, lane) __asm__("sdot %0.4s, %1.16b, %2.4b[" #lane "]" : "+w"(sum) : "w"(w), "w"(a));
+#define HALF_SDOT SDOT
+#endif
+#define DOT(r, i, lane) SDOT(c##r##_##i, w##i##_##lane, a##r, lane)
+#define HALF_DOT(r, i, lane) HALF_SDOT(c##r##_##i, w##i##_##lane, a##r, lane)
+#define ONE_DOT(r, i) SDOT(c##r##_##i, w##i##_0, a##r, 0)
 #define DOT_8(r, lane) DOT(r, 0, lane) DOT(r, 1, lane)
 #define DOT_16(r, lane) DOT_8(r, lane) DOT(r, 2, lane) DOT(r, 3, lane)
 #define HALF_DOT_8(r, lane) HALF_DOT(r, 0, lane) HALF_DOT(r, 1, lane)
@@ -47,15 +55,24 @@
 #define EARLY_16(step)
 #define LATE_16(step) WEIGHTS_16(step)
 
-#define START(r, i) int32x4_t c##r##_##i = vld1q_s32(start + r * start_step + 4 * i);
+#define BIAS_8 const int32x4_t b0 = vld1q_s32(start), b1 = vld1q_s32(start + 4);
+#define BIAS_16 BIAS_8 const int32x4_t b2 = vld1q_s32(start + 8), b3 = vld1q_s32(start + 12);
+#define START(r, i) int32x4_t c##r##_##i = b##i;
 #define START_8(r) START(r, 0) START(r, 1)
 #define START_16(r) START_8(r) START(r, 2) START(r, 3)
+#define RELOAD(r, i) c##r##_##i = vld1q_s32(start + r * QC_TILE_LD + 4 * i);
+#define RELOAD_8(r) RELOAD(r, 0) RELOAD(r, 1)
+#define RELOAD_16(r) RELOAD_8(r) RELOAD(r, 2) RELOAD(r, 3)
 
 #define SUMS(ROWS, COLUMNS)                                                                        \
     const int32_t *start = tile->start + n;                                                        \
-    const int64_t start_step = tile->start_step, depth = 4 * tile->k4;                             \
-    const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;    \
+    const int64_t depth = 4 * tile->k4;                                                            \
+    const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
+    BIAS_##COLUMNS                                                                                 \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
+    if (tile->start_step) {                                                                        \
+        ROWS_##ROWS(RELOAD_##COLUMNS)                                                              \
+    }                                                                                              \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
         const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
         const int64_t offset = tile->offsets[tap];                                                 \

@@ -65,21 +65,46 @@ typedef struct {
 
 #define LANES(r, i) requant_lanes(c##r##_##i, m##i, s##i)
 #define WORDS(r, i, j) narrow_words(LANES(r, i), LANES(r, j), zero_point)
-#define WRITE_8(r)                                                                               \
-    {                                                                                            \
-        const int8x8_t y = vmin_s8(vmax_s8(vqmovn_s16(WORDS(r, 0, 1)), vget_low_s8(low)), vget_low_s8(high)); \
-        if (whole)                                                                               \
-            vst1_s8((int8_t *)out, y);                                                           \
-        else                                                                                     \
-            store_part(out, vcombine_s8(y, y), t->last - n);                                     \
-        out += t->stride;                                                                        \
+
+/* Two rows of eight columns share a vector of bytes. */
+#define WRITE_TWO_8(r, s)                                                                         \
+    {                                                                                             \
+        const int8x16_t y = clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(s, 0, 1)), low, high); \
+        vst1_s8((int8_t *)out, vget_low_s8(y));                                                   \
+        vst1q_lane_s64((int64_t *)(void *)(out + t->stride), vreinterpretq_s64_s8(y), 1);         \
+        out += 2 * t->stride;                                                                     \
     }
-#define WRITE_16(r)                                                                              \
-    {                                                                                            \
-        const int8x16_t y = clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(r, 2, 3)), low, high); \
-        store16(out, y);                                                                         \
-        out += t->stride;                                                                        \
+#define WRITE_ONE_8(r)                                                                            \
+    {                                                                                             \
+        const int16x8_t words = WORDS(r, 0, 1);                                                   \
+        store_part(out, clamp_bytes(narrow_bytes(words, words), low, high), left);                \
+        out += t->stride;                                                                         \
     }
+#define WRITE_ONE_16(r)                                                                           \
+    {                                                                                             \
+        store16(out, clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(r, 2, 3)), low, high));       \
+        out += t->stride;                                                                         \
+    }
+#define TWOS_1 WRITE_ONE_8(0)
+#define TWOS_2 WRITE_TWO_8(0, 1)
+#define TWOS_3 TWOS_2 WRITE_ONE_8(2)
+#define TWOS_4 TWOS_2 WRITE_TWO_8(2, 3)
+#define TWOS_5 TWOS_4 WRITE_ONE_8(4)
+#define TWOS_6 TWOS_4 WRITE_TWO_8(4, 5)
+#define TWOS_7 TWOS_6 WRITE_ONE_8(6)
+#define TWOS_8 TWOS_6 WRITE_TWO_8(6, 7)
+#define WRITE_8(ROWS)                                    \
+    const int64_t left = qc_min(8, t->last - n);         \
+    if (left == 8) {                                     \
+        TWOS_##ROWS                                      \
+        continue;                                        \
+    }                                                    \
+    ROWS_##ROWS(WRITE_ONE_8)
+#define WRITE_16(ROWS) ROWS_##ROWS(WRITE_ONE_16)
+
+/* A number of the epilogue in every lane, read as what its lowest bytes are. */
+#define REPEAT_WORD(number) vld1q_dup_s16((const int16_t *)(const void *)&(number))
+#define REPEAT_BYTE(number) vld1q_dup_s8((const int8_t *)&(number))
 
 #define TILE(ROWS, COLUMNS)                                                                       \
     __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_columns *t)          \
@@ -99,12 +124,10 @@ typedef struct {
                 ROWS_##ROWS(SHIFT_LEFT_##COLUMNS)                                                 \
             }                                                                                     \
             SCALE_##COLUMNS                                                                       \
-            const int16x8_t zero_point = vdupq_n_s16((int16_t)e->zero_point);                     \
-            const int8x16_t low = vdupq_n_s8((int8_t)e->qmin), high = vdupq_n_s8((int8_t)e->qmax); \
-            const int whole = n + COLUMNS <= t->last;                                             \
+            const int16x8_t zero_point = REPEAT_WORD(e->zero_point);                              \
+            const int8x16_t low = REPEAT_BYTE(e->qmin), high = REPEAT_BYTE(e->qmax);              \
             uint8_t *out = t->out + n;                                                            \
-            (void)whole;                                                                          \
-            ROWS_##ROWS(WRITE_##COLUMNS)                                                          \
+            WRITE_##COLUMNS(ROWS)                                                                 \
         }                                                                                         \
     }
 
