@@ -12,13 +12,22 @@ _ASIMD = HwcapFeature("asimd", "__ARM_NEON", _HWCAP, 1)
 _DOTPROD = HwcapFeature("asimddp", "__ARM_FEATURE_DOTPROD", _HWCAP, 20)
 _I8MM = HwcapFeature("i8mm", "__ARM_FEATURE_MATMUL_INT8", _HWCAP2, 13)
 
-NEON = Isa("neon", (_ASIMD,), "armv8-a", zig_cpu="generic")
-DOTPROD = Isa("dotprod", (_ASIMD, _DOTPROD), "armv8.2-a+dotprod", zig_cpu="generic+v8_2a+dotprod")
+# An order of instructions that suits a core which issues them in order suits the others, too.
+_TUNE = "cortex-a55"
+NEON = Isa("neon", (_ASIMD,), "armv8-a", zig_cpu="generic", tune=_TUNE)
+DOTPROD = Isa(
+    "dotprod",
+    (_ASIMD, _DOTPROD),
+    "armv8.2-a+dotprod",
+    zig_cpu="generic+v8_2a+dotprod",
+    tune=_TUNE,
+)
 I8MM = Isa(
     "i8mm",
     (_ASIMD, _DOTPROD, _I8MM),
     "armv8.2-a+dotprod+i8mm",
     zig_cpu="generic+v8_2a+dotprod+i8mm",
+    tune=_TUNE,
 )
 LEVELS = (NEON, DOTPROD, I8MM)
 # The portable kernels, which the others are tested against; no target carries them.

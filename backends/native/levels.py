@@ -88,7 +88,8 @@ class HwcapFeature(NamedTuple):
 class Isa:
     """One level: the features that its kernels use, and the architecture if that names them.
 
-    ``defines`` are macros of its units. Zig knows no architectures, but ``zig_cpu``.
+    ``defines`` are macros of its units, ``tune`` is the core whose order of instructions compilers
+    aim at. Zig knows no architectures, but ``zig_cpu``.
     """
 
     name: str
@@ -96,13 +97,15 @@ class Isa:
     march: str = ""
     defines: tuple[str, ...] = ()
     zig_cpu: str = ""
+    tune: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The options that let a compiler use the level's instructions."""
         own = tuple(feature.flag for feature in self.features if feature.flag)
         chosen = (f"-march={self.march}",) if self.march else own
-        return (*chosen, *self.definitions)
+        tuned = (f"-mtune={self.tune}",) if self.tune else ()
+        return (*chosen, *tuned, *self.definitions)
 
     @property
     def zig_flags(self) -> tuple[str, ...]:

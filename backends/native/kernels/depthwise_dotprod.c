@@ -86,12 +86,12 @@ void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int6
         qc_depthwise_lay_out_pixels(c, pixels, step, row);
         return;
     }
+    const int64_t places = c->d->row_bytes / 256;
     const int8x16_t padding = vdupq_n_s8((int8_t)p->pad_value);
     if (!pixels) {
-        memset(row, p->pad_value, (size_t)c->d->row_bytes);
+        memset(row, p->pad_value, (size_t)((c->lanes + 15) / 16 * places * 64));
         return;
     }
-    const int64_t places = c->d->row_bytes / 256;
     for (int64_t channel = 0; channel < c->lanes; channel += 16, pixels += 16, row += places * 64) {
         int64_t q = 0, x = -p->pad_left;
         uint8_t *out = row;

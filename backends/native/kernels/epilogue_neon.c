@@ -47,11 +47,15 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
     tile_columns t = {.tile = tile, .last = tile->columns, .out = tile->out, .stride = tile->out_stride};
     int8_t bytes[QC_TILE_ROWS * QC_TILE_LD];
     const int apart = !tile->sums && (tile->epilogue->table || tile->residual);
-    if (tile->sums)
+    if (tile->sums) {
         t.last = panels * QC_PANEL;
-    if (!tile->sums && !tile->epilogue->right) {
+    } else if (!tile->epilogue->right) {
         finish_exactly(tile, rows);
         return;
+    } else {
+        t.zero_point = vdupq_n_s16((int16_t)tile->epilogue->zero_point);
+        t.low = vdupq_n_s8((int8_t)tile->epilogue->qmin);
+        t.high = vdupq_n_s8((int8_t)tile->epilogue->qmax);
     }
     if (apart) {
         t.out = (uint8_t *)bytes;

@@ -9,7 +9,7 @@
 #endif
 #include "tile_neon.h"
 
-#define POINT(r) const uint8_t *row##r = rows[r] + offset;
+#define POINT(r) const uint8_t *row##r = rows[r];
 #define READ_16(r) const int8x16_t a##r = load16(row##r + k);
 #define READ_8(r) const int8x8_t a##r = vld1_s8((const int8_t *)row##r + k);
 #define READ_4(r) const int8x16_t a##r = vreinterpretq_s8_s32(vld1q_dup_s32((const qc_int32_anywhere *)(row##r + k)));
@@ -55,30 +55,23 @@
 #define EARLY_16(step)
 #define LATE_16(step) WEIGHTS_16(step)
 
-#define BIAS_8 const int32x4_t b0 = vld1q_s32(start), b1 = vld1q_s32(start + 4);
-#define BIAS_16 BIAS_8 const int32x4_t b2 = vld1q_s32(start + 8), b3 = vld1q_s32(start + 12);
-#define START(r, i) int32x4_t c##r##_##i = b##i;
+#define START(r, i) int32x4_t c##r##_##i = vld1q_s32(start##r + 4 * i);
 #define START_8(r) START(r, 0) START(r, 1)
 #define START_16(r) START_8(r) START(r, 2) START(r, 3)
-#define RELOAD(r, i) c##r##_##i = vld1q_s32(start + r * QC_TILE_LD + 4 * i);
-#define RELOAD_8(r) RELOAD(r, 0) RELOAD(r, 1)
-#define RELOAD_16(r) RELOAD_8(r) RELOAD(r, 2) RELOAD(r, 3)
+
+#define SETUP                                                                \
+    const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
+    const int has_8 = depth & 8, has_4 = depth & 4;
 
 #define SUMS(ROWS, COLUMNS)                                                                        \
-    const int32_t *start = tile->start + n;                                                        \
-    const int64_t depth = 4 * tile->k4;                                                            \
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
-    BIAS_##COLUMNS                                                                                 \
+    STARTS_##ROWS                                                                                  \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
-    if (tile->start_step) {                                                                        \
-        ROWS_##ROWS(RELOAD_##COLUMNS)                                                              \
-    }                                                                                              \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
         const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
-        const int64_t offset = tile->offsets[tap];                                                 \
+        int64_t k = tile->offsets[tap];                                                            \
         ROWS_##ROWS(POINT)                                                                         \
-        int64_t k = 0;                                                                             \
-        for (; k + 16 <= depth; k += 16, weight += 256) {                                          \
+        for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
             WEIGHTS_##COLUMNS(0)                                                                   \
             EARLY_##COLUMNS(1)                                                                     \
             LEAD_##ROWS(READ_16, LANE0_##COLUMNS)                                                  \
@@ -91,7 +84,7 @@
             LATE_##COLUMNS(3)                                                                      \
             ROWS_##ROWS(LANE3_##COLUMNS)                                                           \
         }                                                                                          \
-        if (depth & 8) {                                                                           \
+        if (has_8) {                                                                               \
             ROWS_##ROWS(READ_8)                                                                    \
             WEIGHTS_##COLUMNS(0)                                                                   \
             ROWS_##ROWS(HALF0_##COLUMNS)                                                           \
@@ -100,7 +93,7 @@
             k += 8;                                                                                \
             weight += 128;                                                                         \
         }                                                                                          \
-        if (depth & 4) {                                                                           \
+        if (has_4) {                                                                               \
             ROWS_##ROWS(READ_4)                                                                    \
             WEIGHTS_##COLUMNS(0)                                                                   \
             ROWS_##ROWS(ONE_DOT_##COLUMNS)                                                         \

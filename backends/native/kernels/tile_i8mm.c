@@ -16,7 +16,7 @@
 #define PAIRS_3(X) PAIRS_2(X) X(1, 2, 3)
 #define PAIRS_4(X) PAIRS_3(X)
 
-#define POINT(p, r, s) const uint8_t *row##r = rows[r] + offset, *row##s = rows[s] + offset;
+#define POINT(p, r, s) const uint8_t *row##r = rows[r], *row##s = rows[s];
 #define JOIN(low, high, a, b) vreinterpretq_s8_s64(low##high(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)))
 #define READ_16(p, r, s)                                                           \
     const int8x16_t first##p = load16(row##r + k), second##p = load16(row##s + k); \
@@ -64,7 +64,7 @@
 /* Row r is half `half` of the squares of pair p. */
 #define ROW(r, p, half, i, j0, j1)                                                       \
     int32x4_t c##r##_##i = vaddq_s32(                                                    \
-        vld1q_s32(start + r * start_step + 4 * i),                                       \
+        vld1q_s32(start##r + 4 * i),                                                     \
         vreinterpretq_s32_s64(vzip##half##q_s64(vreinterpretq_s64_s32(d##p##_##j0), vreinterpretq_s64_s32(d##p##_##j1))));
 #define ROW_8(r, p, half) ROW(r, p, half, 0, 0, 1) ROW(r, p, half, 1, 2, 3)
 #define ROW_16(r, p, half) ROW_8(r, p, half) ROW(r, p, half, 2, 4, 5) ROW(r, p, half, 3, 6, 7)
@@ -73,27 +73,29 @@
 #define UNPAIR_3(ROW) UNPAIR_2(ROW) ROW(2, 1, 1)
 #define UNPAIR_4(ROW) UNPAIR_3(ROW) ROW(3, 1, 2)
 
+#define SETUP                                                                \
+    const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
+    const int has_8 = depth & 8;
+
 #define SUMS(ROWS, COLUMNS)                                                                        \
-    const int32_t *start = tile->start + n;                                                        \
-    const int64_t start_step = tile->start_step, depth = 4 * tile->k4;                             \
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 8;             \
     PAIRS_##ROWS(START_##COLUMNS)                                                                  \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
         const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
-        const int64_t offset = tile->offsets[tap];                                                 \
+        int64_t k = tile->offsets[tap];                                                            \
         PAIRS_##ROWS(POINT)                                                                        \
-        int64_t k = 0;                                                                             \
-        for (; k + 16 <= depth; k += 16, weight += 256) {                                          \
+        for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
             PAIRS_##ROWS(READ_16)                                                                  \
             STEP_##COLUMNS(ROWS, 0)                                                                \
             STEP_##COLUMNS(ROWS, 1)                                                                \
         }                                                                                          \
-        if (depth & 8) {                                                                           \
+        if (has_8) {                                                                               \
             PAIRS_##ROWS(READ_8)                                                                   \
             STEP_##COLUMNS(ROWS, 0)                                                                \
             weight += 128;                                                                         \
         }                                                                                          \
     }                                                                                              \
+    STARTS_##ROWS                                                                                  \
     UNPAIR_##ROWS(ROW_##COLUMNS)
 #define SUMS_8(ROWS) SUMS(ROWS, 8)
 #define SUMS_16(ROWS) SUMS(ROWS, 16)

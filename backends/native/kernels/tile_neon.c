@@ -11,7 +11,7 @@
 #endif
 #include "tile_neon.h"
 
-#define POINT(r) const uint8_t *row##r = rows[r] + offset;
+#define POINT(r) const uint8_t *row##r = rows[r];
 #define REPEAT(bytes) vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)(bytes)))
 #define READ(r) const int8x16_t a##r = REPEAT(row##r + k), b##r = REPEAT(row##r + k + 4);
 #define READ_4(r) const int8x16_t a##r = REPEAT(row##r + k);
@@ -53,31 +53,33 @@
 #define STEP_16(COLUMN, ROWS) STEP_8(COLUMN, ROWS) COLUMN(ROWS, 2) COLUMN(ROWS, 3)
 
 #define SUM(r, i)                                                                    \
-    int32x4_t c##r##_##i = vaddq_s32(vld1q_s32(start + r * start_step + 4 * i),      \
+    int32x4_t c##r##_##i = vaddq_s32(vld1q_s32(start##r + 4 * i),                    \
                                      vpaddq_s32(p##r##_##i, q##r##_##i));
 #define SUM_8(r) SUM(r, 0) SUM(r, 1)
 #define SUM_16(r) SUM_8(r) SUM(r, 2) SUM(r, 3)
 
+#define SETUP                                                                \
+    const int64_t depth = 4 * tile->k4;                                      \
+    const int64_t paired = tile->any_weight ? 0 : depth & ~(int64_t)7;
+
 #define SUMS(ROWS, COLUMNS)                                                                        \
-    const int32_t *start = tile->start + n;                                                        \
-    const int64_t start_step = tile->start_step, depth = 4 * tile->k4;                             \
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
-    const int64_t paired = tile->any_weight ? 0 : depth;                                           \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
         const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
-        const int64_t offset = tile->offsets[tap];                                                 \
+        int64_t k = tile->offsets[tap];                                                            \
+        const int64_t end = k + depth;                                                             \
         ROWS_##ROWS(POINT)                                                                         \
-        int64_t k = 0;                                                                             \
-        for (; k + 8 <= paired; k += 8, weight += 128) {                                           \
+        for (const int64_t whole = k + paired; k < whole; k += 8, weight += 128) {                 \
             ROWS_##ROWS(READ)                                                                      \
             STEP_##COLUMNS(COLUMN, ROWS)                                                           \
         }                                                                                          \
-        for (; k < depth; k += 4, weight += 64) {                                                  \
+        for (; k < end; k += 4, weight += 64)   {                                                  \
             ROWS_##ROWS(READ_4)                                                                    \
             STEP_##COLUMNS(COLUMN_4, ROWS)                                                         \
         }                                                                                          \
     }                                                                                              \
+    STARTS_##ROWS                                                                                  \
     ROWS_##ROWS(SUM_##COLUMNS)
 #define SUMS_8(ROWS) SUMS(ROWS, 8)
 #define SUMS_16(ROWS) SUMS(ROWS, 16)

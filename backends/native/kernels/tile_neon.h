@@ -1,6 +1,6 @@
 /* What the tiles of NEON share: which sums a function computes, and how they become bytes.
  *
- * A file defines SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
+ * A file defines SETUP, what all of them need, SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
  * four columns, and makes functions of it with TILE. Sums are named because arrays of vectors end up in memory. */
 #ifndef QC_TILE_NEON_H
 #define QC_TILE_NEON_H
@@ -16,6 +16,18 @@
 #define ROWS_6(X) ROWS_5(X) X(5)
 #define ROWS_7(X) ROWS_6(X) X(6)
 #define ROWS_8(X) ROWS_7(X) X(7)
+
+/* Where the sums of a row start: the same biases, or earlier sums, row by row. */
+#define START_AT_0 const int32_t *start0 = tile->start + n;
+#define START_AT(r, before) const int32_t *start##r = start##before + tile->start_step;
+#define STARTS_1 START_AT_0
+#define STARTS_2 STARTS_1 START_AT(1, 0)
+#define STARTS_3 STARTS_2 START_AT(2, 1)
+#define STARTS_4 STARTS_3 START_AT(3, 2)
+#define STARTS_5 STARTS_4 START_AT(4, 3)
+#define STARTS_6 STARTS_5 START_AT(5, 4)
+#define STARTS_7 STARTS_6 START_AT(6, 5)
+#define STARTS_8 STARTS_7 START_AT(7, 6)
 
 /* Reads each row two rows ahead of its use. */
 #define HEAD_2(READ, USE) READ(0) READ(1)
@@ -40,6 +52,8 @@ typedef struct {
     int64_t first, last;
     uint8_t *out;
     int64_t stride;
+    int16x8_t zero_point;
+    int8x16_t low, high;
 } tile_columns;
 
 #define STORE_SUMS_8(r)                                        \
@@ -102,14 +116,11 @@ typedef struct {
     ROWS_##ROWS(WRITE_ONE_8)
 #define WRITE_16(ROWS) ROWS_##ROWS(WRITE_ONE_16)
 
-/* A number of the epilogue in every lane, read as what its lowest bytes are. */
-#define REPEAT_WORD(number) vld1q_dup_s16((const int16_t *)(const void *)&(number))
-#define REPEAT_BYTE(number) vld1q_dup_s8((const int8_t *)&(number))
-
 #define TILE(ROWS, COLUMNS)                                                                       \
     __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_columns *t)          \
     {                                                                                             \
         const qc_tile *tile = t->tile;                                                            \
+        SETUP                                                                                     \
         for (int64_t n = t->first; n < t->last; n += COLUMNS) {                                   \
             SUMS_##COLUMNS(ROWS)                                                                  \
             if (tile->sums) {                                                                     \
@@ -124,8 +135,8 @@ typedef struct {
                 ROWS_##ROWS(SHIFT_LEFT_##COLUMNS)                                                 \
             }                                                                                     \
             SCALE_##COLUMNS                                                                       \
-            const int16x8_t zero_point = REPEAT_WORD(e->zero_point);                              \
-            const int8x16_t low = REPEAT_BYTE(e->qmin), high = REPEAT_BYTE(e->qmax);              \
+            const int16x8_t zero_point = t->zero_point;                                           \
+            const int8x16_t low = t->low, high = t->high;                                         \
             uint8_t *out = t->out + n;                                                            \
             WRITE_##COLUMNS(ROWS)                                                                 \
         }                                                                                         \
