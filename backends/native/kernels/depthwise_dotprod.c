@@ -101,11 +101,15 @@ void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int6
             store_quads(out, here, after);
             here = after;
         }
-        for (const uint8_t *at = pixels + (x + 2) * step; q < places && x + 3 < p->width; q++, x += 2, out += 64) {
+        /* where x + 2 and x + 3 lie inside, two places at a time */
+        int64_t inside = qc_min(places - q, (p->width - 2 - x) / 2);
+        const uint8_t *at = pixels + (x + 2) * step;
+        for (; inside >= 2; inside -= 2, q += 2, x += 4, at += 4 * step, out += 128) {
             const two_pixels after = join_pixels(load16(at), load16(at + step));
+            const two_pixels last = join_pixels(load16(at + 2 * step), load16(at + 3 * step));
             store_quads(out, here, after);
-            here = after;
-            at += 2 * step;
+            store_quads(out + 64, after, last);
+            here = last;
         }
         for (; q < places; q++, x += 2, out += 64) {
             const two_pixels after = load_pixels(p, pixels, step, x + 2, padding);
@@ -155,16 +159,19 @@ QC_INLINE void eight_row(const eight_of_row *r, int kernel_h, int kernel_w, int 
 #pragma GCC unroll 12
     for (int i = 0; i < 2 * kernel_h * count; i++)
         kept[i] = load16(weight + 16 * i);
-    const int64_t width = c->d->conv.out_width;
-    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, out += pixels * r->stride) {
+    const int64_t width = c->d->conv.out_width, step = r->stride;
+    const uint8_t *row[3];
+    for (int ky = 0; ky < kernel_h; ky++)
+        row[ky] = rows[ky];
+    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, out += pixels * step) {
         int32x4_t sums[8];
 #pragma GCC unroll 8
         for (int n = 0; n < 2 * pixels; n++)
             sums[n] = k.bias[n % 2];
-#pragma GCC unroll 5
+#pragma GCC unroll 3
         for (int ky = 0; ky < kernel_h; ky++)
-            add_row(sums, rows[ky] + at, kept + ky * count, kernel_h * count, kernel_w, stride, pixels);
-        store_pixels(&k, sums, pixels, width - x, out, r->stride);
+            add_row(sums, row[ky] + at, kept + ky * count, kernel_h * count, kernel_w, stride, pixels);
+        store_pixels(&k, sums, pixels, width - x, out, step);
     }
 }
 

@@ -38,19 +38,29 @@ QC_INLINE int16x8_t requant_channels(const eight_channels *k, int32x4_t a, int32
                         k->zero_point);
 }
 
+/* Two results of eight channels. */
+QC_INLINE int8x16_t requant_pixels(const eight_channels *k, const int32x4_t *sums)
+{
+    return clamp_bytes(narrow_bytes(requant_channels(k, sums[0], sums[1]), requant_channels(k, sums[2], sums[3])), k->low,
+                       k->high);
+}
+
 /* Requantizes `pixels` results of eight channels, sums[2 * n] and sums[2 * n + 1], and stores the first `count`. */
 QC_INLINE void store_pixels(const eight_channels *k, const int32x4_t *sums, int pixels, int64_t count, uint8_t *out,
                             int64_t stride)
 {
+    int8x16_t y[4];
+#pragma GCC unroll 4
+    for (int n = 0; n < pixels; n += 2)
+        y[n / 2] = requant_pixels(k, sums + 2 * n);
 #pragma GCC unroll 4
     for (int n = 0; n < pixels; n += 2) {
-        const int8x16_t y = clamp_bytes(narrow_bytes(requant_channels(k, sums[2 * n], sums[2 * n + 1]),
-                                                     requant_channels(k, sums[2 * n + 2], sums[2 * n + 3])),
-                                        k->low, k->high);
-        if (n < count)
-            vst1_s8((int8_t *)out, vget_low_s8(y));
-        if (n + 1 < count)
-            vst1q_lane_s64((int64_t *)(void *)(out + stride), vreinterpretq_s64_s8(y), 1);
+        if (count < pixels && n >= count)
+            break;
+        vst1_s8((int8_t *)out, vget_low_s8(y[n / 2]));
+        if (count < pixels && n + 1 >= count)
+            break;
+        vst1q_lane_s64((int64_t *)(void *)(out + stride), vreinterpretq_s64_s8(y[n / 2]), 1);
         out += 2 * stride;
     }
 }

@@ -32,8 +32,8 @@ static void finish_exactly(const qc_tile *tile, int rows)
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
     qc_tile own = *tile;
     own.sums = sums;
-    const tile_columns t = {.tile = &own, .last = (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL};
-    qc_tile_columns(&t, rows);
+    const tile_target t = {.tile = &own};
+    qc_tile_columns(&t, rows, (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL);
     for (int r = 0; r < rows; r++)
         for (int64_t n = 0; n < tile->columns; n++) {
             const int64_t at = r * tile->out_stride + n;
@@ -42,28 +42,38 @@ static void finish_exactly(const qc_tile *tile, int rows)
         }
 }
 
+/* With a table or a residual behind the requantization. */
+static void finish_apart(tile_target *t, int rows)
+{
+    const qc_tile *tile = t->tile;
+    int8_t bytes[QC_TILE_ROWS * QC_TILE_LD];
+    t->out = (uint8_t *)bytes;
+    t->stride = QC_TILE_LD;
+    qc_tile_columns(t, rows, tile->columns);
+    finish_rows(tile->epilogue, bytes, rows, tile->columns, tile->residual, tile->out, tile->out_stride);
+}
+
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
-    tile_columns t = {.tile = tile, .last = tile->columns, .out = tile->out, .stride = tile->out_stride};
-    int8_t bytes[QC_TILE_ROWS * QC_TILE_LD];
-    const int apart = !tile->sums && (tile->epilogue->table || tile->residual);
+    tile_target t;
+    t.tile = tile;
     if (tile->sums) {
-        t.last = panels * QC_PANEL;
-    } else if (!tile->epilogue->right) {
+        qc_tile_columns(&t, rows, panels * QC_PANEL);
+        return;
+    }
+    if (!tile->epilogue->right) {
         finish_exactly(tile, rows);
         return;
-    } else {
-        t.zero_point = vdupq_n_s16((int16_t)tile->epilogue->zero_point);
-        t.low = vdupq_n_s8((int8_t)tile->epilogue->qmin);
-        t.high = vdupq_n_s8((int8_t)tile->epilogue->qmax);
     }
-    if (apart) {
-        t.out = (uint8_t *)bytes;
-        t.stride = QC_TILE_LD;
-    }
-    qc_tile_columns(&t, rows);
-    if (apart)
-        finish_rows(tile->epilogue, bytes, rows, tile->columns, tile->residual, tile->out, tile->out_stride);
+    t.out = tile->out;
+    t.stride = tile->out_stride;
+    t.zero_point = vdupq_n_s16((int16_t)tile->epilogue->zero_point);
+    t.low = vdupq_n_s8((int8_t)tile->epilogue->qmin);
+    t.high = vdupq_n_s8((int8_t)tile->epilogue->qmax);
+    if (tile->epilogue->table || tile->residual)
+        finish_apart(&t, rows);
+    else
+        qc_tile_columns(&t, rows, tile->columns);
 }
 
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,

@@ -129,9 +129,9 @@ int qc_tile_rows(int64_t left, int panels)
     return left > 8 && left < 12 ? (int)(left + 1) / 2 : (int)qc_min(left, 8);
 }
 
-void qc_tile_columns(const tile_columns *t, int rows)
+void qc_tile_columns(const tile_target *t, int rows, int64_t columns)
 {
-    qc_tile_halves(t, wide[rows], narrow[rows]);
+    qc_tile_halves(t, columns, wide[rows], narrow[rows]);
 }
 #else
 typedef int qc_empty_translation_unit;

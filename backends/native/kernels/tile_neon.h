@@ -46,15 +46,14 @@
 #define LEAD_7(READ, USE) HEAD_7(READ, USE) USE(5) USE(6)
 #define LEAD_8(READ, USE) HEAD_8(READ, USE) USE(6) USE(7)
 
-/* Columns first .. last - 1 of a tile, and where their bytes go. */
+/* A tile, and where its bytes go. */
 typedef struct {
     const qc_tile *tile;
-    int64_t first, last;
     uint8_t *out;
     int64_t stride;
     int16x8_t zero_point;
     int8x16_t low, high;
-} tile_columns;
+} tile_target;
 
 #define STORE_SUMS_8(r)                                        \
     vst1q_s32(sums + r * QC_TILE_LD + n, c##r##_0);            \
@@ -108,7 +107,7 @@ typedef struct {
 #define TWOS_7 TWOS_6 WRITE_ONE_8(6)
 #define TWOS_8 TWOS_6 WRITE_TWO_8(6, 7)
 #define WRITE_8(ROWS)                                    \
-    const int64_t left = qc_min(8, t->last - n);         \
+    const int64_t left = qc_min(8, last - n);            \
     if (left == 8) {                                     \
         TWOS_##ROWS                                      \
         continue;                                        \
@@ -117,11 +116,11 @@ typedef struct {
 #define WRITE_16(ROWS) ROWS_##ROWS(WRITE_ONE_16)
 
 #define TILE(ROWS, COLUMNS)                                                                       \
-    __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_columns *t)          \
+    __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_target *t, int64_t first, int64_t last) \
     {                                                                                             \
         const qc_tile *tile = t->tile;                                                            \
         SETUP                                                                                     \
-        for (int64_t n = t->first; n < t->last; n += COLUMNS) {                                   \
+        for (int64_t n = first; n < last; n += COLUMNS) {                                         \
             SUMS_##COLUMNS(ROWS)                                                                  \
             if (tile->sums) {                                                                     \
                 int32_t *sums = tile->sums;                                                       \
@@ -142,22 +141,20 @@ typedef struct {
         }                                                                                         \
     }
 
-typedef void (*tile_function)(const tile_columns *t);
+/* Computes columns first .. last - 1. */
+typedef void (*tile_function)(const tile_target *t, int64_t first, int64_t last);
 
-/* Computes columns of a tile; what follows requantization is left to do. */
-void qc_tile_columns(const tile_columns *t, int rows);
+/* Computes the first `columns` columns; what follows requantization is left to do. */
+void qc_tile_columns(const tile_target *t, int rows, int64_t columns);
 
 /* Whole panels with `wide`, NULL where there is none for so many rows, and the rest with `narrow`. */
-QC_INLINE void qc_tile_halves(const tile_columns *t, tile_function wide, tile_function narrow)
+QC_INLINE void qc_tile_halves(const tile_target *t, int64_t columns, tile_function wide, tile_function narrow)
 {
-    tile_columns part = *t;
-    part.last = wide ? t->last / QC_PANEL * QC_PANEL : 0;
-    if (part.last)
-        wide(&part);
-    part.first = part.last;
-    part.last = t->last;
-    if (part.first < part.last)
-        narrow(&part);
+    const int64_t whole = wide ? columns & ~(int64_t)(QC_PANEL - 1) : 0;
+    if (whole)
+        wide(t, 0, whole);
+    if (whole < columns)
+        narrow(t, whole, columns);
 }
 
 #endif
