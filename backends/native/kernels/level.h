@@ -29,6 +29,7 @@
 #define QC_INLINE static inline __attribute__((always_inline))
 
 /* Numbers at any address. */
+typedef uint32_t qc_uint32_anywhere __attribute__((aligned(1), may_alias));
 typedef int32_t qc_int32_anywhere __attribute__((aligned(1), may_alias));
 typedef int64_t qc_int64_anywhere __attribute__((aligned(1), may_alias));
 

@@ -12,7 +12,7 @@
 #define POINT(r) const uint8_t *row##r = rows[r];
 #define READ_16(r) const int8x16_t a##r = load16(row##r + k);
 #define READ_8(r) const int8x8_t a##r = vld1_s8((const int8_t *)row##r + k);
-#define READ_4(r) const int8x16_t a##r = vreinterpretq_s8_s32(vld1q_dup_s32((const qc_int32_anywhere *)(row##r + k)));
+#define READ_4(r) const int8x8_t a##r = vcreate_s8(*(const qc_uint32_anywhere *)(row##r + k));
 
 #if defined(__clang__)
 #define SDOT(sum, w, a, lane) sum = vdotq_laneq_s32(sum, w, a, lane);
@@ -24,7 +24,7 @@
 #endif
 #define DOT(r, i, lane) SDOT(c##r##_##i, w##i##_##lane, a##r, lane)
 #define HALF_DOT(r, i, lane) HALF_SDOT(c##r##_##i, w##i##_##lane, a##r, lane)
-#define ONE_DOT(r, i) SDOT(c##r##_##i, w##i##_0, a##r, 0)
+#define ONE_DOT(r, i) HALF_SDOT(c##r##_##i, w##i##_0, a##r, 0)
 #define DOT_8(r, lane) DOT(r, 0, lane) DOT(r, 1, lane)
 #define DOT_16(r, lane) DOT_8(r, lane) DOT(r, 2, lane) DOT(r, 3, lane)
 #define HALF_DOT_8(r, lane) HALF_DOT(r, 0, lane) HALF_DOT(r, 1, lane)

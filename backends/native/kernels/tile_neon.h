@@ -84,19 +84,19 @@ typedef struct {
     {                                                                                             \
         const int8x16_t y = clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(s, 0, 1)), low, high); \
         vst1_s8((int8_t *)out, vget_low_s8(y));                                                   \
-        vst1q_lane_s64((int64_t *)(void *)(out + t->stride), vreinterpretq_s64_s8(y), 1);         \
-        out += 2 * t->stride;                                                                     \
+        vst1q_lane_s64((int64_t *)(void *)(out + stride), vreinterpretq_s64_s8(y), 1);         \
+        out += 2 * stride;                                                                        \
     }
 #define WRITE_ONE_8(r)                                                                            \
     {                                                                                             \
         const int16x8_t words = WORDS(r, 0, 1);                                                   \
         store_part(out, clamp_bytes(narrow_bytes(words, words), low, high), left);                \
-        out += t->stride;                                                                         \
+        out += stride;                                                                            \
     }
 #define WRITE_ONE_16(r)                                                                           \
     {                                                                                             \
         store16(out, clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(r, 2, 3)), low, high));       \
-        out += t->stride;                                                                         \
+        out += stride;                                                                            \
     }
 #define TWOS_1 WRITE_ONE_8(0)
 #define TWOS_2 WRITE_TWO_8(0, 1)
@@ -137,6 +137,7 @@ typedef struct {
             const int16x8_t zero_point = t->zero_point;                                           \
             const int8x16_t low = t->low, high = t->high;                                         \
             uint8_t *out = t->out + n;                                                            \
+            const int64_t stride = t->stride;                                                     \
             WRITE_##COLUMNS(ROWS)                                                                 \
         }                                                                                         \
     }
