@@ -20,9 +20,22 @@ from pathlib import Path
 KERNELS = Path(__file__).resolve().parents[1] / "backends" / "native" / "kernels"
 COMPILERS = {
     "gcc": ("aarch64-linux-gnu-gcc",),
-    "clang": ("clang-19", "--target=aarch64-linux-gnu", "-isystem", "/usr/aarch64-linux-gnu/include"),
+    "clang": (
+        "clang-19",
+        "--target=aarch64-linux-gnu",
+        "-isystem",
+        "/usr/aarch64-linux-gnu/include",
+    ),
 }
-FLAGS = ("-std=gnu11", "-ffp-contract=off", "-fwrapv", "-S", "-o", "-", *__import__("os").environ.get("TUNE", "").split())
+FLAGS = (
+    "-std=gnu11",
+    "-ffp-contract=off",
+    "-fwrapv",
+    "-S",
+    "-o",
+    "-",
+    *__import__("os").environ.get("TUNE", "").split(),
+)
 
 
 @dataclass(frozen=True)
@@ -77,7 +90,9 @@ def loops_of(lines: list[str]) -> list[list[str]]:
         for end in range(start + 1, len(lines)):
             if re.match(r"\.\w+:", lines[end]):
                 break
-            if re.match(rf"\s+(b\.?\w+|cbn?z\s+\w+,|tbn?z\s.*,)\s+{re.escape(label.group(1))}$", lines[end]):
+            if re.match(
+                rf"\s+(b\.?\w+|cbn?z\s+\w+,|tbn?z\s.*,)\s+{re.escape(label.group(1))}$", lines[end]
+            ):
                 loops.append([x for x in lines[start + 1 : end + 1] if re.match(r"\s+[a-z]", x)])
                 break
     return loops
@@ -88,8 +103,15 @@ def cycles_of(body: list[str], core: str) -> float:
     kept = [line for line in body if not re.match(r"\s+(b\.?\w+|cbn?z|tbn?z)\s", line)]
     # a branch goes nowhere without its label; a compare takes its place in the pipeline
     text = "\n".join([*kept, "\tcmp x27, x28"]) + "\n"
-    command = ["llvm-mca-19", "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm",
-               "-iterations=200", "--instruction-info=0", "--resource-pressure=0"]
+    command = [
+        "llvm-mca-19",
+        "-mtriple=aarch64",
+        f"-mcpu={core}",
+        "-mattr=+dotprod,+i8mm",
+        "-iterations=200",
+        "--instruction-info=0",
+        "--resource-pressure=0",
+    ]
     out = subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout
     total = re.search(r"Total Cycles:\s+(\d+)", out)
     assert total is not None
@@ -103,17 +125,23 @@ def main() -> None:
     parser.add_argument("--level", choices=LEVELS, action="append")
     parser.add_argument("--all", action="store_true", help="every function, not the largest tile")
     options = parser.parse_args()
-    missing = [t for t in ("llvm-mca-19", "clang-19", "aarch64-linux-gnu-gcc") if not shutil.which(t)]
+    missing = [
+        t for t in ("llvm-mca-19", "clang-19", "aarch64-linux-gnu-gcc") if not shutil.which(t)
+    ]
     if missing:
         sys.exit(f"missing: {', '.join(missing)} (apt: llvm-19 clang-19 gcc-aarch64-linux-gnu)")
-    print("| level | compiler | loop | products | other | stack | core | cycles | products/cycle | of peak |")
+    print(
+        "| level | compiler | loop | products | other | stack | core | cycles | products/cycle | of peak |"
+    )
     print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in options.level or LEVELS:
         level = LEVELS[name]
         for compiler in options.compiler or COMPILERS:
             for file in level.files:
                 if (KERNELS / file).exists():
-                    report(name, compiler, compile_assembly(compiler, level, file), every=options.all)
+                    report(
+                        name, compiler, compile_assembly(compiler, level, file), every=options.all
+                    )
 
 
 def report(name: str, compiler: str, assembly: str, *, every: bool) -> None:
@@ -138,8 +166,6 @@ def report(name: str, compiler: str, assembly: str, *, every: bool) -> None:
                 f"| {name} | {compiler} | {function} | {count} | {len(body) - count} | {stack} |"
                 f" {core} | {cycles:.1f} | {rate:.2f} | {rate / peak:.0%} |"
             )
-
-
 
 
 if __name__ == "__main__":

@@ -1,25 +1,14 @@
 /* Compares every kernel of a level with the portable one, byte by byte, over random shapes.
  *
- * Compiled with LEVEL, the suffix of the level's functions; arguments: first seed, number of seeds. */
+ * Stands in for program.c; arguments: level, first seed, number of seeds. The exit status is 1 where something
+ * differs, 3 where the processor or the library lacks the level. */
 #include "qc.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#define JOIN_(a, b) a##_##b
-#define JOIN(a, b) JOIN_(a, b)
-#define DECLARE(name)                            \
-    extern __typeof__(name) JOIN(name, portable); \
-    extern __typeof__(name) JOIN(name, LEVEL);
-
-DECLARE(qc_conv2d_u8_s8c_u8) DECLARE(qc_conv2d_u8_s8c_i32) DECLARE(qc_conv2d_rows_u8_s8c_u8)
-DECLARE(qc_depthwise_u8_s8c_u8) DECLARE(qc_pointwise_depthwise_u8) DECLARE(qc_matmul_u8_u8_u8)
-DECLARE(qc_matmul_u8_u8_i32) DECLARE(qc_quantize_f32_u8) DECLARE(qc_dequantize_u8_f32)
-DECLARE(qc_dequantize_i32_f32) DECLARE(qc_requantize_i32_u8) DECLARE(qc_requantize_u8_u8) DECLARE(qc_add_u8)
-DECLARE(qc_mul_u8) DECLARE(qc_table_u8) DECLARE(qc_clamp_u8) DECLARE(qc_max_pool2d_u8) DECLARE(qc_avg_pool2d_u8)
-DECLARE(qc_adaptive_avg_pool2d_u8) DECLARE(qc_mean_u8) DECLARE(qc_resize_nearest_u8)
-DECLARE(qc_resize_bilinear_u8) DECLARE(qc_copy_nd)
+int qc_select(const char *name);
 
 #define ROOM (1 << 20)
 static uint8_t scratch[4 * ROOM] __attribute__((aligned(64)));
@@ -29,6 +18,7 @@ static float numbers[ROOM / 4], first_numbers[ROOM], second_numbers[ROOM];
 static int8_t weight[ROOM], pairs[2 * ROOM];
 static int32_t bias[4096], multiplier[4096], shift[4096], left[4096], right[4096];
 static qc_code table[256];
+static const char *level;
 static uint64_t state;
 static const qc_context context = {1, scratch};
 
@@ -115,6 +105,8 @@ static qc_epilogue epilogue_of(int64_t channels, int64_t depth, int has_residual
             e.left = left;
     }
     bounds(&e.zero_point, &e.qmin, &e.qmax);
+    if (maybe(10))
+        e.left = e.right = NULL;
     if (maybe(20)) {
         fill(table, 256);
         e.table = table;
@@ -159,12 +151,23 @@ static void compare(const char *what, const void *a, const void *b, int64_t byte
         }
 }
 
+/* Runs a statement with both: `result` is the portable one's, then the level's. */
+#define BOTH(result, one, other, call) \
+    {                                  \
+        result = one;                  \
+        qc_select("portable");         \
+        call;                          \
+        result = other;                \
+        qc_select(level);              \
+        call;                          \
+    }
+
 #define CODES(name, count, ...)                                             \
     {                                                                       \
+        qc_code *codes;                                                     \
         memset(first, 99, (size_t)(count) + 64);                            \
         memset(second, 99, (size_t)(count) + 64);                           \
-        JOIN(name, portable)(__VA_ARGS__, first);                           \
-        JOIN(name, LEVEL)(__VA_ARGS__, second);                             \
+        BOTH(codes, first, second, name(__VA_ARGS__, codes))                \
         compare(#name, first, second, (count) + 64, seed, shape);           \
     }
 
@@ -223,8 +226,8 @@ static void test_conv(uint64_t seed)
     fill(x, p.batch * p.height * p.width * p.channels + 64);
     fill(residual, count + 64);
     CODES(qc_conv2d_u8_s8c_u8, count, &context, &p, x, has_residual ? residual : NULL)
-    JOIN(qc_conv2d_u8_s8c_i32, portable)(&context, &p, x, first_sums);
-    JOIN(qc_conv2d_u8_s8c_i32, LEVEL)(&context, &p, x, second_sums);
+    int32_t *wide;
+    BOTH(wide, first_sums, second_sums, qc_conv2d_u8_s8c_i32(&context, &p, x, wide))
     compare("conv2d_i32", first_sums, second_sums, count * 4, seed, shape);
 }
 
@@ -252,7 +255,7 @@ static void plan_depthwise(qc_depthwise *d, int64_t at_once)
     const int64_t quads = (p->out_width + 3) / 4, last = (3 * p->stride_w + p->kernel_w + 3) / 4;
     const int64_t reach = (p->kernel_w - 1) * p->dilation_w + 1;
     const int64_t in_quads = (quads - 1) * p->stride_w + last, pixels = ((p->out_width - 1) * p->stride_w + reach + 3) / 4;
-    d->row_bytes = ROW_FACTOR * 256 * (in_quads > pixels ? in_quads : pixels);
+    d->row_bytes = 2 * 256 * (in_quads > pixels ? in_quads : pixels);
     d->rows_at_once = at_once;
     d->ring_rows = (p->kernel_h - 1) * p->dilation_h + 1 + at_once;
     d->scratch = 4096;
@@ -274,6 +277,36 @@ static void test_depthwise(uint64_t seed)
     fill(x, p->batch * p->height * p->width * p->channels + 64);
     fill(residual, count + 64);
     CODES(qc_depthwise_u8_s8c_u8, count, &context, &d, x, has_residual ? residual : NULL)
+}
+
+static void test_pointwise_depthwise(uint64_t seed)
+{
+    static int8_t taps[ROOM / 4];
+    static int32_t others[4][1024];
+    int64_t shape[10];
+    qc_pointwise_depthwise both = {.depthwise = {.conv = random_conv(1, shape)}};
+    qc_conv2d *p = &both.depthwise.conv, *before = &both.pointwise;
+    plan_depthwise(&both.depthwise, between(1, 3));
+    p->epilogue = epilogue_of((p->channels + 63) / 64 * 64, p->kernel_h * p->kernel_w, 0);
+    p->epilogue.table = NULL;
+    memcpy(taps, weight, sizeof taps);
+    int32_t *const arrays[4] = {bias, multiplier, shift, right};
+    for (int i = 0; i < 4; i++)
+        memcpy(others[i], arrays[i], sizeof others[i]);
+    p->weight = taps;
+    p->epilogue = (qc_epilogue){.bias = others[0], .multiplier = others[1], .shift = others[2], .right = others[3],
+                                .zero_point = p->epilogue.zero_point, .qmin = p->epilogue.qmin, .qmax = p->epilogue.qmax};
+    for (int64_t i = 0; i < 1024; i++)
+        others[2][i] = others[2][i] < 32 ? 32 : others[2][i];
+    *before = (qc_conv2d){.batch = p->batch, .height = p->height, .width = p->width, .channels = between(1, 70),
+                          .out_height = p->height, .out_width = p->width, .out_channels = p->channels, .kernel_h = 1,
+                          .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .groups = 1,
+                          .widest = between(1, 4), .block_rows = 200, .weight = weight, .pairs = pairs};
+    shape[3] = before->channels;
+    pack((p->channels + 15) / 16, before->channels);
+    before->epilogue = epilogue_of((p->channels + 15) / 16 * 16, before->channels, 0);
+    fill(x, p->batch * p->height * p->width * before->channels + 64);
+    CODES(qc_pointwise_depthwise_u8, p->batch * p->out_height * p->out_width * p->channels, &context, &both, x)
 }
 
 static void test_matmul(uint64_t seed)
@@ -300,8 +333,8 @@ static void test_matmul(uint64_t seed)
     fill(x, p.shape[0] * p.rows * p.depth + 64);
     fill(y, p.shape[0] * p.depth * p.columns + 64);
     CODES(qc_matmul_u8_u8_u8, count, &context, &p, x, y)
-    JOIN(qc_matmul_u8_u8_i32, portable)(&context, &p, x, y, first_sums);
-    JOIN(qc_matmul_u8_u8_i32, LEVEL)(&context, &p, x, y, second_sums);
+    int32_t *wide;
+    BOTH(wide, first_sums, second_sums, qc_matmul_u8_u8_i32(&context, &p, x, y, wide))
     compare("matmul_i32", first_sums, second_sums, count * 4, seed, shape);
 }
 
@@ -319,8 +352,8 @@ static void test_borders(uint64_t seed)
     }
     fill(x, count);
     CODES(qc_quantize_f32_u8, count, &context, &p, numbers)
-    JOIN(qc_dequantize_u8_f32, portable)(&context, &p, x, first_numbers);
-    JOIN(qc_dequantize_u8_f32, LEVEL)(&context, &p, x, second_numbers);
+    float *wide;
+    BOTH(wide, first_numbers, second_numbers, qc_dequantize_u8_f32(&context, &p, x, wide))
     compare("dequantize", first_numbers, second_numbers, count * 4, seed, shape);
 }
 
@@ -466,18 +499,23 @@ static void test_movement(uint64_t seed)
         sums[i] = (int32_t)next() >> 8;
     for (int64_t i = 0; i < 70; i++)
         numbers[i] = (float)between(1, 1000) / 256.0f;
-    JOIN(qc_dequantize_i32_f32, portable)(&context, &d, sums, first_numbers);
-    JOIN(qc_dequantize_i32_f32, LEVEL)(&context, &d, sums, second_numbers);
+    float *wide;
+    BOTH(wide, first_numbers, second_numbers, qc_dequantize_i32_f32(&context, &d, sums, wide))
     compare("dequantize_sums", first_numbers, second_numbers, out * 4, seed, shape);
 }
 
 int main(int count, char **arguments)
 {
-    static void (*const tests[])(uint64_t) = {test_conv,     test_rows,       test_depthwise,   test_matmul,  test_borders,
-                                              test_requantize, test_elementwise, test_pools, test_movement};
-    const uint64_t seed = count > 1 ? strtoull(arguments[1], NULL, 10) : 0;
-    const uint64_t seeds = count > 2 ? strtoull(arguments[2], NULL, 10) : 1;
-    const int only = count > 3 ? atoi(arguments[3]) : -1;
+    static void (*const tests[])(uint64_t) = {test_conv,      test_rows,    test_depthwise,
+                                              test_matmul,    test_borders, test_requantize,
+                                              test_elementwise, test_pools, test_movement,
+                                              test_pointwise_depthwise};
+    const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 0;
+    const uint64_t seeds = count > 3 ? strtoull(arguments[3], NULL, 10) : 1;
+    const int only = count > 4 ? atoi(arguments[4]) : -1;
+    level = count > 1 ? arguments[1] : "portable";
+    if (qc_select("portable") || qc_select(level))
+        return 3;
     for (uint64_t i = seed; i < seed + seeds; i++)
         for (int t = 0; t < (int)(sizeof tests / sizeof *tests); t++) {
             state = i * 1000003 + (uint64_t)t * 7919 + 12345;
