@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.structure import pack
 from qcompiler.ir.types import TensorType
+from qcompiler.report.instructions import counts_text
 from qcompiler.report.rates import OpRate, rates_text
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
@@ -39,7 +40,8 @@ class BenchResult:
 
     ``rates`` and ``limits`` are those of all threads together, and the work in ``report`` is that
     at the sizes of the inputs. Where threads share the samples of a batch, the time of an operator
-    is that of one thread over its share.
+    is that of one thread over its share. ``instructions`` are those that each operator executes on
+    one thread, where an emulator counts them; latencies are then those of the emulator.
     """
 
     timings: Mapping[str, Timing]
@@ -48,6 +50,7 @@ class BenchResult:
     batch: tuple[int, ...]
     rates: tuple[OpRate, ...] = ()
     limits: Limits | None = None
+    instructions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def speedup(self) -> float | None:
@@ -65,7 +68,7 @@ class BenchResult:
         for name, timing in self.timings.items():
             least, median = timing.minimum * 1e3, timing.median * 1e3
             lines.append(f"{name}: min {least:.3f} ms, median {median:.3f} ms")
-        if self.speedup is not None:
+        if self.speedup is not None and not self.instructions:
             lines.append(f"int8 is {self.speedup:.2f} times as fast as fp32 eager (medians)")
             if self.speedup < 1.0:
                 slow = max(self.report.rows, key=lambda r: r.microseconds or 0.0)
@@ -73,12 +76,16 @@ class BenchResult:
         if self.limits is not None:
             peak, read = self.limits.macs_per_second / 1e9, self.limits.bytes_per_second / 1e9
             lines.append(f"limits here: {peak:.1f} GMAC/s of int8, {read:.1f} GB/s from memory")
-        if self.threads > 1:
+        if self.threads > 1 and self.rates:
             lines.append(
                 "where threads take slices of a batch, an operator's us are those of one thread"
                 " over its share; MMAC and kB are those of all"
             )
-        lines.append(rates_text(self.rates, self.limits, plain=plain))
+        if self.instructions:
+            lines.append("int8 ran under an emulator; instructions are those of one thread")
+            lines.append(counts_text(self.report, self.instructions, plain=plain))
+        if self.rates or not self.instructions:
+            lines.append(rates_text(self.rates, self.limits, plain=plain))
         return "\n".join([*lines, *self.report.notes]) + "\n"
 
 
@@ -248,7 +255,8 @@ class Program:
         report = self.report().measured(self.graph, spent, sizes, at)
         limits = self._executable.limits(self._threads)
         rates = _rates(report)
-        return BenchResult(timings, report, self._threads, shape, rates, limits)
+        counts = self._executable.instructions(given)
+        return BenchResult(timings, report, self._threads, shape, rates, limits, counts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the program to one ``.qcp`` file, whole or not at all.

@@ -68,6 +68,18 @@ class RemoteProgram:
         self._lock = threading.Lock()
         self._process: _Process | None = None
 
+    def under(self, *options: str) -> RemoteProgram:
+        """Returns the same program in another process, with more options of the emulator."""
+        return RemoteProgram(
+            self.graph,
+            self.ops,
+            self._content["program"],
+            self._content["constants.bin"],
+            form=self._form,
+            prefix=(*self._prefix, *options),
+            level=self._level,
+        )
+
     def level(self) -> str:
         """Returns the level at which the program runs.
 

@@ -72,13 +72,33 @@ static const uint8_t *read_constants(const char *path)
     return bytes;
 }
 
+/* What count.c looks for: calls of these stand around an operator. */
+__attribute__((noinline)) void runner_begin(void);
+__attribute__((noinline)) void runner_end(void);
+
+void runner_begin(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
+void runner_end(void)
+{
+    __asm__ volatile("" ::: "memory");
+}
+
 /* Returns the status of a request whose values are in place. */
 static int64_t compute(const request *r, const int64_t *symbols, void **values, int64_t *times)
 {
-    if (r->command == OPERATOR)
-        return qc_op((int)r->index, symbols, values, (int)r->threads);
+    if (r->command == OPERATOR) {
+        runner_begin();
+        const int status = qc_op((int)r->index, symbols, values, (int)r->threads);
+        runner_end();
+        return status;
+    }
     void *arena = take(qc_arena_size(symbols, (int)r->threads));
+    runner_begin();
     const int status = qc_run(symbols, (const void *const *)values, values + r->inputs, arena, (int)r->threads, times);
+    runner_end();
     free(arena);
     return status;
 }

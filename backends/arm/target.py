@@ -13,6 +13,7 @@ from typing import ClassVar
 import torch
 from torch import fx
 
+from qcompiler.backends.arm.counting import count_instructions
 from qcompiler.backends.arm.cross import LINK_FLAGS, emulator, find_cross_compiler, is_native
 from qcompiler.backends.arm.datasheet import DATASHEET
 from qcompiler.backends.arm.isa import CORES, DOTPROD, I8MM, LEVELS, NEON, Core
@@ -107,6 +108,16 @@ class ArmExecutable(Executable):
     def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
         """Returns one call's result; operands are its distinct inputs in order, no constants."""
         return self.program.run_op(node, operands, threads)
+
+    def time_ops(
+        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
+    ) -> Mapping[str, float]:
+        """Returns the least microseconds of each node; none under an emulator."""
+        return self.program.time_ops(inputs, threads, repeats) if is_native() else {}
+
+    def instructions(self, inputs: Sequence[torch.Tensor]) -> Mapping[str, int]:
+        """Returns the instructions that each node executes, counted by qemu; none without it."""
+        return {} if is_native() else count_instructions(self._graph, self.program, inputs)
 
     def kernels(self) -> Mapping[str, str]:
         """Returns the kernel of each node at the level of the target's core."""

@@ -230,6 +230,18 @@ def build(
         return _call(compiler, [*link, "-o", "program", *names], folder, "program")
 
 
+def shared_object(name: str, content: bytes, flags: Sequence[str] = ()) -> bytes:
+    """Compiles one C file to a shared library of this machine.
+
+    Raises:
+        QCompilerError: QC0801 without a compiler, QC0803 when it refuses the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+        (Path(folder) / name).write_bytes(content)
+        arguments = ["-O2", "-fPIC", "-shared", *flags, name, "-o", "library"]
+        return _call(find_compiler(), arguments, folder, "library")
+
+
 def warm_up(
     sources: Mapping[str, bytes], levels: Sequence[Isa], chosen: Compiler | None = None
 ) -> None:

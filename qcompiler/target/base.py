@@ -112,6 +112,14 @@ class Executable(ABC):
         """Returns the bytes of a C project by kind of memory: ``flash`` of constants, ``ram``."""
         return {}
 
+    def instructions(self, inputs: Sequence[torch.Tensor]) -> Mapping[str, int]:
+        """Returns the instructions that each node executes on one thread, for checked inputs.
+
+        Empty where they are not counted. Where programs run under an emulator these tell more of
+        their speed than times do.
+        """
+        return {}
+
     def limits(self, threads: int) -> Limits | None:
         """Returns the measured rates that operators could reach, None where not measured."""
         return None

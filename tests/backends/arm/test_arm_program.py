@@ -108,6 +108,21 @@ def test_a_program_that_was_killed_says_so_and_starts_again() -> None:
     assert equal(program.run([image(1)], 1), network.run(image(1)))
 
 
+def test_instructions_are_counted_and_repeat() -> None:
+    network = small_network()
+    counts = {core: build(core, network).instructions([image(1)]) for core in CORES}
+    again = build("cortex-a53", network).instructions([image(1)])
+    assert counts["cortex-a53"] == again
+    calls = [node.name for node in network.calls]
+    assert list(again) == [name for name in calls if name in again]
+    assert {"quantize", "conv2d_requant", "dequantize"} <= set(again)
+    assert min(again.values()) > 100
+    # 24 x 3 x 3 x 3 products for each of 9 x 8 results, eight of them an instruction at best
+    assert again["conv2d_requant"] > 24 * 27 * 9 * 8 / 8
+    assert sum(counts["cortex-a53"].values()) > sum(counts["neoverse-n1"].values())
+    assert counts["cortex-a76"] == counts["neoverse-n1"]
+
+
 def _in_a_child(program: ArmExecutable, x: torch.Tensor) -> None:
     torch.set_num_threads(1)
     results = program.run([x], 1)
