@@ -1,10 +1,10 @@
-"""Predicted efficiency of the inner loops of the ARM tiles: products per cycle beside each core's peak.
+"""Predicted efficiency of the inner loops of the ARM kernels, beside the peak of each core.
 
-Compiles the tiles for a level, cuts the loops with most products out of the assembly, and asks
-llvm-mca for the cycles of an iteration. Loads and stores to and from the stack inside a loop are
-spills; they are counted.
+Compiles the tiles of a level, cuts the loops with most products out of the assembly, and asks
+llvm-mca for the cycles of an iteration. What a loop moves to and from the stack is counted, too:
+it should be nothing.
 
-    python benchmarks/arm_mca.py [--compiler gcc|clang] [--all]
+    python -m benchmarks.arm_mca [--level dotprod] [--compiler gcc] [--all]
 """
 
 from __future__ import annotations
@@ -17,53 +17,64 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from qcompiler.backends.arm import isa
+from qcompiler.backends.native.levels import Isa
+from qcompiler.backends.native.toolchain import COMMON_FLAGS, OPTIMIZATION
+
 KERNELS = Path(__file__).resolve().parents[1] / "backends" / "native" / "kernels"
 COMPILERS = {
     "gcc": ("aarch64-linux-gnu-gcc",),
     "clang": (
-        "clang-19",
-        "--target=aarch64-linux-gnu",
-        "-isystem",
-        "/usr/aarch64-linux-gnu/include",
+        *("clang-19", "--target=aarch64-linux-gnu"),
+        *("-isystem", "/usr/aarch64-linux-gnu/include"),
     ),
 }
-FLAGS = (
-    "-std=gnu11",
-    "-ffp-contract=off",
-    "-fwrapv",
-    "-S",
-    "-o",
-    "-",
-    *__import__("os").environ.get("TUNE", "").split(),
+ITERATIONS = 200
+BRANCH = r"\s+(b|b\.\w+|b(eq|ne|lt|le|gt|ge|cs|cc|hi|ls|mi|pl)|cbn?z|tbn?z|bl|ret)\b"
+COLUMNS = (
+    *("level", "compiler", "loop", "products", "other", "stack"),
+    *("core", "cycles", "products/cycle", "of peak"),
 )
 
 
 @dataclass(frozen=True)
-class Level:
-    """A level: what the compiler is told, the products of its loops, and the files that hold them."""
+class Loops:
+    """What a level's loops are: the instructions that multiply, the files that hold them.
 
-    march: str
+    ``peaks`` are the products that a core can begin in a cycle: Arm's software optimization guides,
+    as LLVM's models have them.
+    """
+
+    level: Isa
     product: str
-    macs: int
     files: tuple[str, ...]
+    peaks: dict[str, int]
 
 
-LEVELS = {
-    "neon": Level("armv8-a", r"(?:smull|smlal)2?", 8, ("tile_neon.c", "depthwise_neon.c")),
-    "dotprod": Level("armv8.2-a+dotprod", "sdot", 16, ("tile_dotprod.c", "depthwise_dotprod.c")),
-    "i8mm": Level("armv8.6-a+i8mm", "smmla", 32, ("tile_i8mm.c",)),
+LOOPS = {
+    loops.level.name: loops
+    for loops in (
+        Loops(
+            isa.NEON,
+            "(?:smull|smlal)2?",
+            ("tile_neon.c", "depthwise_neon.c"),
+            {"cortex-a53": 1, "cortex-a55": 1, "neoverse-n1": 1, "neoverse-v1": 2},
+        ),
+        Loops(
+            isa.DOTPROD,
+            "sdot",
+            ("tile_dotprod.c", "depthwise_dotprod.c"),
+            {"cortex-a55": 1, "neoverse-n1": 2, "neoverse-v1": 4},
+        ),
+        Loops(isa.I8MM, "smmla", ("tile_i8mm.c",), {"neoverse-n2": 2, "neoverse-v1": 4}),
+    )
 }
-# Products a cycle: Arm's software optimization guides, as LLVM's models have them.
-PEAKS = {
-    "neon": {"cortex-a53": 1, "cortex-a55": 1, "neoverse-n1": 1, "neoverse-v1": 2},
-    "dotprod": {"cortex-a55": 1, "neoverse-n1": 2, "neoverse-v1": 4},
-    "i8mm": {"neoverse-n2": 2, "neoverse-v1": 4},
-}
 
 
-def compile_assembly(compiler: str, level: Level, name: str) -> str:
-    """Returns the assembly of a kernel file, optimized as the build does."""
-    command = [*COMPILERS[compiler], f"-march={level.march}", "-O2", *FLAGS, str(KERNELS / name)]
+def compile_assembly(compiler: str, level: Isa, name: str) -> str:
+    """Returns the assembly of a kernel file, compiled as the build does."""
+    flags = (*COMMON_FLAGS, OPTIMIZATION[name], *level.flags, "-S", "-o", "-")
+    command = [*COMPILERS[compiler], *flags, str(KERNELS / name)]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -82,90 +93,80 @@ def functions_of(assembly: str) -> dict[str, list[str]]:
 
 
 def loops_of(lines: list[str]) -> list[list[str]]:
-    """Returns the bodies of innermost loops: from a label to a branch back to it."""
+    """Returns the bodies of loops without other branches: from a label to a branch back to it."""
     loops = []
     for start, line in enumerate(lines):
-        if not (label := re.match(r"(\.\w+):", line)):
+        label = re.match(r"(\.\w+):", line)
+        if label is None:
             continue
         for end in range(start + 1, len(lines)):
-            if re.match(r"\.\w+:", lines[end]):
-                break
-            if re.match(
-                rf"\s+(b\.?\w+|cbn?z\s+\w+,|tbn?z\s.*,)\s+{re.escape(label.group(1))}$", lines[end]
-            ):
-                loops.append([x for x in lines[start + 1 : end + 1] if re.match(r"\s+[a-z]", x)])
-                break
+            if not re.match(BRANCH, lines[end]):
+                continue
+            if lines[end].split()[-1] == label.group(1):
+                body = lines[start + 1 : end + 1]
+                loops.append([x for x in body if re.match(r"\s+[a-z]", x)])
+            break
     return loops
 
 
 def cycles_of(body: list[str], core: str) -> float:
-    """Returns the cycles of an iteration by llvm-mca, over many iterations."""
-    kept = [line for line in body if not re.match(r"\s+(b\.?\w+|cbn?z|tbn?z)\s", line)]
-    # a branch goes nowhere without its label; a compare takes its place in the pipeline
+    """Returns the cycles of an iteration by llvm-mca."""
+    kept = [line for line in body if not re.match(BRANCH, line)]
+    # a branch goes nowhere without its label: a compare takes its place in the pipeline
     text = "\n".join([*kept, "\tcmp x27, x28"]) + "\n"
     command = [
-        "llvm-mca-19",
-        "-mtriple=aarch64",
-        f"-mcpu={core}",
-        "-mattr=+dotprod,+i8mm",
-        "-iterations=200",
-        "--instruction-info=0",
-        "--resource-pressure=0",
+        *("llvm-mca-19", "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm"),
+        *(f"-iterations={ITERATIONS}", "--instruction-info=0", "--resource-pressure=0"),
     ]
     out = subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout
     total = re.search(r"Total Cycles:\s+(\d+)", out)
-    assert total is not None
-    return int(total.group(1)) / 200
+    if total is None:
+        sys.exit(f"llvm-mca says nothing of cycles:\n{out[:500]}")
+    return int(total.group(1)) / ITERATIONS
+
+
+def rows_of(loops: Loops, compiler: str, name: str, *, every: bool) -> list[tuple[object, ...]]:
+    """Returns a row per core for the largest loop of each function, or of the largest ones."""
+    pattern = re.compile(rf"\s+{loops.product}\s")
+    found = []
+    for function, lines in functions_of(compile_assembly(compiler, loops.level, name)).items():
+        bodies = [(sum(bool(pattern.match(x)) for x in b), b) for b in loops_of(lines)]
+        count, body = max(bodies, key=lambda item: item[0], default=(0, []))
+        if count >= 4:
+            found.append((count, function, body))
+    most = max((count for count, _, _ in found), default=0)
+    rows: list[tuple[object, ...]] = []
+    for count, function, body in found:
+        if not every and count < most:
+            continue
+        stack = sum("[sp" in line for line in body)
+        for core, peak in loops.peaks.items():
+            cycles = cycles_of(body, core)
+            rate = count / cycles
+            shown = (f"{cycles:.1f}", f"{rate:.2f}", f"{rate / peak:.0%}")
+            other = len(body) - count
+            rows.append((loops.level.name, compiler, function, count, other, stack, core, *shown))
+    return rows
 
 
 def main() -> None:
     """Prints a row per loop and core."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="predicted efficiency of ARM inner loops")
+    parser.add_argument("--level", choices=LOOPS, action="append")
     parser.add_argument("--compiler", choices=COMPILERS, action="append")
-    parser.add_argument("--level", choices=LEVELS, action="append")
-    parser.add_argument("--all", action="store_true", help="every function, not the largest tile")
+    parser.add_argument("--all", action="store_true", help="every function, not the largest alone")
     options = parser.parse_args()
-    missing = [
-        t for t in ("llvm-mca-19", "clang-19", "aarch64-linux-gnu-gcc") if not shutil.which(t)
-    ]
+    needed = ("llvm-mca-19", "clang-19", "aarch64-linux-gnu-gcc")
+    missing = [tool for tool in needed if not shutil.which(tool)]
     if missing:
         sys.exit(f"missing: {', '.join(missing)} (apt: llvm-19 clang-19 gcc-aarch64-linux-gnu)")
-    print(
-        "| level | compiler | loop | products | other | stack | core | cycles | products/cycle | of peak |"
-    )
-    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
-    for name in options.level or LEVELS:
-        level = LEVELS[name]
+    print(f"| {' | '.join(COLUMNS)} |")
+    print(f"|{' --- |' * len(COLUMNS)}")
+    for name in options.level or LOOPS:
         for compiler in options.compiler or COMPILERS:
-            for file in level.files:
-                if (KERNELS / file).exists():
-                    report(
-                        name, compiler, compile_assembly(compiler, level, file), every=options.all
-                    )
-
-
-def report(name: str, compiler: str, assembly: str, *, every: bool) -> None:
-    """Prints the rows of the loops with most products of each function."""
-    level = LEVELS[name]
-    rows = []
-    for function, lines in functions_of(assembly).items():
-        pattern = re.compile(rf"\s+{level.product}\s")
-        bodies = [(sum(map(bool, map(pattern.match, b))), b) for b in loops_of(lines)]
-        if bodies and max(bodies, key=lambda b: b[0])[0] >= 4:
-            count, body = max(bodies, key=lambda b: b[0])
-            rows.append((count, function, body))
-    most = max((count for count, _, _ in rows), default=0)
-    for count, function, body in rows:
-        if not every and count < most:
-            continue
-        stack = sum("[sp" in line for line in body)
-        for core, peak in PEAKS[name].items():
-            cycles = cycles_of(body, core)
-            rate = count / cycles
-            print(
-                f"| {name} | {compiler} | {function} | {count} | {len(body) - count} | {stack} |"
-                f" {core} | {cycles:.1f} | {rate:.2f} | {rate / peak:.0%} |"
-            )
+            for file in LOOPS[name].files:
+                for row in rows_of(LOOPS[name], compiler, file, every=options.all):
+                    print(f"| {' | '.join(map(str, row))} |")
 
 
 if __name__ == "__main__":

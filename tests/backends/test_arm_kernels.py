@@ -13,7 +13,6 @@ from qcompiler.backends.native.codes import SIGNED
 from qcompiler.backends.native.emitter import kernel_sources
 from qcompiler.backends.native.levels import PROGRAM, Isa
 from qcompiler.backends.native.toolchain import build
-
 from tests.backends.helpers import HAS_ARM, MODELS
 
 SEEDS = 40

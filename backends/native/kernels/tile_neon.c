@@ -7,13 +7,16 @@
 
 #if defined(QC_NEON) && !defined(QC_DOT)
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-schedule-insns", "no-schedule-insns2")
+#pragma GCC optimize("no-schedule-insns")
 #endif
 #include "tile_neon.h"
 
 #define POINT(r) const uint8_t *row##r = rows[r];
 #define REPEAT(bytes) vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)(bytes)))
-#define READ(r) const int8x16_t a##r = REPEAT(row##r + k), b##r = REPEAT(row##r + k + 4);
+#define READ(r)                                                                  \
+    const int32x2_t both##r = vreinterpret_s32_s8(vld1_s8((const int8_t *)row##r + k)); \
+    const int8x16_t a##r = vreinterpretq_s8_s32(vdupq_lane_s32(both##r, 0));     \
+    const int8x16_t b##r = vreinterpretq_s8_s32(vdupq_lane_s32(both##r, 1));
 #define READ_4(r) const int8x16_t a##r = REPEAT(row##r + k);
 
 #define START(r, i) int32x4_t p##r##_##i = vdupq_n_s32(0), q##r##_##i = vdupq_n_s32(0);
