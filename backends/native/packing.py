@@ -108,13 +108,17 @@ def round_down_scale(
 
 def vector_shifts(
     multiplier: Int32Array, shift: Int32Array
-) -> tuple[Int32Array | None, Int32Array]:
+) -> tuple[Int32Array | None, Int32Array | None]:
     """Returns what SQSHL and SRSHL shift by around SQDMULH, so that this is SR (section 4).
 
     SQDMULH takes 31 bits of the product off, without rounding; the rest goes with rounding, and is
     at least one bit. The first is None where it is 0 everywhere. Zeros have no need of a shift.
+    Both are None where a shift is below 32 and its multiplier not in normal form: what SQSHL
+    saturates to is not what the input saturates to, which no clamp needs to hide then.
     """
     s = np.where(multiplier == 0, 32, shift)
+    if np.any((multiplier != 0) & (multiplier < 2**30) & (s < 32)):
+        return None, None
     left = np.maximum(0, 32 - s).astype(np.int32)
     right = -np.maximum(1, s - 31).astype(np.int32)
     return (left if left.any() else None), right

@@ -40,6 +40,8 @@ def shift_fields(op: OpWriter, multiplier: Int32Array, shift: Int32Array) -> dic
     if not op.form.is_signed:
         return {}
     left, right = vector_shifts(multiplier, shift)
+    if right is None:
+        return {}
     fields = {"right": op.array(right, "int32_t")}
     if left is not None:
         fields["left"] = op.array(left, "int32_t")

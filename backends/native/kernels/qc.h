@@ -57,8 +57,8 @@ typedef struct {
     const int32_t *multiplier;
     const int32_t *shift;
     const float *scale;          /* multiplier * 2^-shift where the fp32 round-down path is exact, else NULL */
-    const int32_t *left, *right; /* with signed codes: max(0, 32 - shift), NULL where all are 0, and the
-                                    negative of max(1, shift - 31) */
+    const int32_t *left, *right; /* with signed codes: max(0, 32 - shift), NULL where all are 0, and the negative of
+                                    max(1, shift - 31), NULL where these would not give SR */
     int32_t zero_point, qmin, qmax;
     const qc_code *table;        /* 256 codes or NULL */
     int32_t has_residual;
