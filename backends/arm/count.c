@@ -1,5 +1,6 @@
 /* A plugin of qemu (TCG plugins, include/qemu/qemu-plugin.h): counts the instructions that a program executes
- * between calls of runner_begin and runner_end, which runner.c makes around each operator.
+ * in each operator: in functions op_0, op_1 and so on of its program and in all that they call, between calls of
+ * runner_begin and runner_end. What qc_op does around them, such as to allocate, depends on addresses.
  *
  *     qemu-aarch64 -plugin count.so,out=FILE runner ...
  *
@@ -29,14 +30,15 @@ struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb
 const char *qemu_plugin_insn_symbol(const struct qemu_plugin_insn *instruction);
 
 static FILE *out;
-static int counting;
+static int watching, counting;
 static uint64_t count;
 
 static void begin(unsigned cpu, void *data)
 {
     (void)cpu;
     (void)data;
-    counting = 1;
+    watching = 1;
+    counting = 0;
     count = 0;
 }
 
@@ -44,11 +46,25 @@ static void end(unsigned cpu, void *data)
 {
     (void)cpu;
     (void)data;
-    if (counting) {
+    if (watching) {
         fprintf(out, "%llu\n", (unsigned long long)count);
         fflush(out);
     }
+    watching = counting = 0;
+}
+
+static void leave(unsigned cpu, void *data)
+{
+    (void)cpu;
+    (void)data;
     counting = 0;
+}
+
+static void enter(unsigned cpu, void *data)
+{
+    (void)cpu;
+    counting = watching;
+    count += counting ? (uintptr_t)data : 0;
 }
 
 static void execute(unsigned cpu, void *data)
@@ -66,6 +82,10 @@ static void translate(plugin_id id, struct qemu_plugin_tb *tb)
         qemu_plugin_register_vcpu_tb_exec_cb(tb, begin, NO_REGISTERS, NULL);
     else if (symbol && !strcmp(symbol, "runner_end"))
         qemu_plugin_register_vcpu_tb_exec_cb(tb, end, NO_REGISTERS, NULL);
+    else if (symbol && !strcmp(symbol, "qc_op"))
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, leave, NO_REGISTERS, NULL);
+    else if (symbol && !strncmp(symbol, "op_", 3))
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, enter, NO_REGISTERS, (void *)instructions);
     else
         qemu_plugin_register_vcpu_tb_exec_cb(tb, execute, NO_REGISTERS, (void *)instructions);
 }

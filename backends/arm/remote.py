@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -69,14 +70,19 @@ class RemoteProgram:
         self._process: _Process | None = None
 
     def under(self, *options: str) -> RemoteProgram:
-        """Returns the same program in another process, with more options of the emulator."""
+        """Returns the same program in another process, with more options of the emulator.
+
+        Its addresses are the same each time, where the system has setarch: what a C library does
+        depends on them.
+        """
+        fixed = ("setarch", "-R") if shutil.which("setarch") else ()
         return RemoteProgram(
             self.graph,
             self.ops,
             self._content["program"],
             self._content["constants.bin"],
             form=self._form,
-            prefix=(*self._prefix, *options),
+            prefix=(*fixed, *self._prefix, *options),
             level=self._level,
         )
 

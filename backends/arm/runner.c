@@ -96,9 +96,7 @@ static int64_t compute(const request *r, const int64_t *symbols, void **values, 
         return status;
     }
     void *arena = take(qc_arena_size(symbols, (int)r->threads));
-    runner_begin();
     const int status = qc_run(symbols, (const void *const *)values, values + r->inputs, arena, (int)r->threads, times);
-    runner_end();
     free(arena);
     return status;
 }

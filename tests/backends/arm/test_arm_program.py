@@ -120,7 +120,6 @@ def test_instructions_are_counted_and_repeat() -> None:
     # 24 x 3 x 3 x 3 products for each of 9 x 8 results, eight of them an instruction at best
     assert again["conv2d_requant"] > 24 * 27 * 9 * 8 / 8
     assert sum(counts["cortex-a53"].values()) > sum(counts["neoverse-n1"].values())
-    assert counts["cortex-a76"] == counts["neoverse-n1"]
 
 
 def _in_a_child(program: ArmExecutable, x: torch.Tensor) -> None:
