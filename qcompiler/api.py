@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,7 @@ def compile(
     dynamic_shapes: DynamicShapes | None = None,
     tune: str | None = None,
     tune_seconds: float | None = None,
+    memory: Mapping[str, int] | None = None,
     instruments: Sequence[Instrument] = (),
     progress: bool = False,
 ) -> Program:
@@ -70,13 +72,15 @@ def compile(
             ``full`` all; None takes the cheapest one of each. Results are the same; the artifact
             then depends on the measurement, and keeps what was chosen.
         tune_seconds: time for measuring, beside the last build; 8 s for fast and 60 s for full.
+        memory: bytes that the program may take of ``flash`` and ``ram``, for targets that take
+            such limits.
         instruments: watchers of the passes beside the verifier and the reproducer.
         progress: show progress on the terminal.
 
     Raises:
         QCompilerError: for whatever the user can mend; docs/reference/errors.md lists the codes.
     """
-    chosen = resolve_target(target)
+    chosen = limit_memory(resolve_target(target), memory)
     passes = resolve_pipeline(pipeline, chosen)
     budget = resolve_tuning(tune, tune_seconds, chosen)
     chosen.warm_up()
@@ -162,6 +166,29 @@ def resolve_target(target: str | Target) -> Target:
     ((name, options),) = elements
     made: Target = build(registry.load(registry.TARGETS, name), options)  # type: ignore[arg-type]  # a Target subclass
     return made
+
+
+def limit_memory(target: Target, memory: Mapping[str, int] | None) -> Target:
+    """Returns a target with the bytes of flash and RAM that a program may take.
+
+    Raises:
+        QCompilerError: QC0827 for other keys or values, and for a target without such limits.
+    """
+    if memory is None:
+        return target
+    known = {f.name for f in fields(target)} & {"flash", "ram"}
+    wrong = [
+        f"{kind}={size!r}"
+        for kind, size in memory.items()
+        if kind not in known or type(size) is not int or size < 1
+    ]
+    if wrong:
+        raise QCompilerError(
+            "QC0827",
+            f"{target.name} cannot be limited to {', '.join(wrong)}",
+            remedy="give flash and ram in bytes" if known else "choose a target with such limits",
+        )
+    return replace(target, **memory)
 
 
 def resolve_pipeline(pipeline: str | Pipeline | None, target: Target) -> Pipeline:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +21,6 @@ from qcompiler import __version__, registry
 from qcompiler.errors import CATALOG, QCompilerError, nearest
 
 if TYPE_CHECKING:
-    from qcompiler.passmgr.describe import Option, PassDescription
     from qcompiler.program import Program
 
 app = typer.Typer(
@@ -117,6 +115,39 @@ def compile(
     )
     program.save(output)
     _out().print(f"wrote {output} ({output.stat().st_size / 1e6:.2f} MB)", highlight=False)
+
+
+@app.command()
+def export(
+    model: ModelArgument,
+    data: DataOption = None,
+    target: TargetOption = "armv8-a",
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The folder to be written.")
+    ] = Path("dist"),
+    name: Annotated[str, typer.Option("--name", help="Name of the C library.")] = "model",
+    weights_array: Annotated[
+        bool, typer.Option("--weights-array", help="Write the weights as a C array, too.")
+    ] = False,
+    flash: Annotated[
+        int | None, typer.Option("--flash", min=1, help="Bytes of flash for constants.")
+    ] = None,
+    ram: Annotated[int | None, typer.Option("--ram", min=1, help="Bytes of RAM.")] = None,
+) -> None:
+    """Compile a model, or take a .qcp file, and write it as a C project."""
+    import qcompiler
+    from qcompiler.api import limit_memory, resolve_target
+    from qcompiler.cli_inputs import load_model
+
+    memory = {k: v for k, v in (("flash", flash), ("ram", ram)) if v is not None}
+    if model.endswith(".qcp"):
+        program = _load(Path(model))
+    else:
+        chosen = limit_memory(resolve_target(target), memory or None)
+        source = load_model(model, data)
+        program = qcompiler.compile(source.model, source.data, target=chosen, progress=True)
+    written = program.export_c(output, name=name, weights_array=weights_array)
+    _out().print(str(written), markup=False, highlight=False, soft_wrap=True)
 
 
 @app.command()
@@ -224,15 +255,16 @@ def passes(
     name: Annotated[str | None, typer.Argument(help="Show this pass in full.")] = None,
 ) -> None:
     """List the registered passes and named pipelines."""
+    from qcompiler.cli_show import plain, show_pass
     from qcompiler.passmgr.describe import describe_pass
 
     if name is not None:
-        _show_pass(describe_pass(name))
+        show_pass(_out(), describe_pass(name))
         return
     table = Table("pass", "what it does", "owner", box=None, pad_edge=False)
     for known in registry.names(registry.PASSES):
         described = describe_pass(known)
-        table.add_row(known, escape(_plain(described.summary)), described.owner)
+        table.add_row(known, escape(plain(described.summary)), described.owner)
     _out().print(table)
     table = Table("pipeline", "passes", "owner", box=None, pad_edge=False)
     for known in registry.names(registry.PIPELINES):
@@ -246,10 +278,11 @@ def targets(
     name: Annotated[str | None, typer.Argument(help="Show this target in full.")] = None,
 ) -> None:
     """List the registered targets."""
+    from qcompiler.cli_show import show_target
     from qcompiler.passmgr.describe import target_class
 
     if name is not None:
-        _show_target(name)
+        show_target(_out(), name)
         return
     table = Table("target", "what it is", "owner", box=None, pad_edge=False)
     for known in registry.names(registry.TARGETS):
@@ -327,11 +360,6 @@ def _drop_stdout() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def _plain(text: str) -> str:
-    """Returns a docstring's text without its marks for code."""
-    return text.replace("``", "")
-
-
 def _print_error(error: QCompilerError) -> None:
     first, *rest = str(error).splitlines()
     console = Console(stderr=True, highlight=False)
@@ -347,38 +375,3 @@ def _load(path: Path, threads: int | None = None) -> Program:
     if threads is not None:
         program.num_threads = threads
     return program
-
-
-def _show_pass(described: PassDescription) -> None:
-    console = _out()
-    console.print(f"{described.name} (of {described.owner})\n", highlight=False)
-    console.print(_plain(described.text), markup=False, highlight=False)
-    console.print(f"\nneeds {described.needs}; gives {described.gives}", highlight=False)
-    _show_options(described.options)
-
-
-def _show_target(name: str) -> None:
-    from qcompiler.passmgr.describe import options_of, target_class
-
-    described = target_class(name)
-    console = _out()
-    owner = registry.owner(registry.TARGETS, name)
-    console.print(f"{name} (of {owner}): {described.summary}\n", highlight=False)
-    for fact in ("accumulator", "rounding", "storage"):
-        console.print(f"{fact}: {getattr(described, fact)}", highlight=False)
-    headings = ("\noperator", "\nvalues", "\nparameters", "\nfuses", "\noverwrites", "\nnote")
-    table = Table(*headings, box=None, pad_edge=False)
-    for op in described.ops:
-        fused, over = ", ".join(op.fuses), ", ".join(op.in_place)
-        table.add_row(op.name, op.values, op.weights, fused, over, escape(op.note))
-    console.print(table)
-    _show_options(options_of(described))
-
-
-def _show_options(options: Sequence[Option]) -> None:
-    if not options:
-        return
-    table = Table("option", "type", "default", box=None, pad_edge=False)
-    for option in options:
-        table.add_row(option.name, escape(option.type), escape(option.default or ""))
-    _out().print("", table)

@@ -55,6 +55,13 @@ CATALOG: dict[str, str] = {
     "QC0803": "the C compiler accepts the generated sources",
     "QC0804": "a level of isa or QCOMPILER_ISA can be built here, and one of them can run here",
     "QC0805": "tune is fast or full, tune_seconds a positive number, and the target has choices",
+    "QC0821": "a compiler for the target's processors is found",
+    "QC0822": "programs for another processor run under an emulator, or on that processor",
+    "QC0823": "the processor that runs a program has the instructions of one of its levels",
+    "QC0824": "a program in a process of its own runs until it is asked to end",
+    "QC0825": "the target writes programs as C projects",
+    "QC0826": "a program fits the flash and RAM that memory declares",
+    "QC0827": "memory is a dict of flash and ram in bytes, and the target takes such limits",
     # QC09xx: command line
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",

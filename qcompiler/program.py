@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.structure import pack
 from qcompiler.ir.types import TensorType
+from qcompiler.report.instructions import counts_text
 from qcompiler.report.rates import OpRate, rates_text
 from qcompiler.report.table import Report, Row, rows_of
 from qcompiler.report.timing import Timing, interleave
 from qcompiler.runtime.artifact import pack_graph, write_artifact
+from qcompiler.runtime.files import make_folder, write_whole
 from qcompiler.runtime.inputs import check_inputs, empty_results, rejection, signature_of
 from qcompiler.runtime.threads import check_rounds, check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
@@ -38,7 +41,8 @@ class BenchResult:
 
     ``rates`` and ``limits`` are those of all threads together, and the work in ``report`` is that
     at the sizes of the inputs. Where threads share the samples of a batch, the time of an operator
-    is that of one thread over its share.
+    is that of one thread over its share. ``instructions`` are those that each operator executes on
+    one thread, where an emulator counts them; latencies are then those of the emulator.
     """
 
     timings: Mapping[str, Timing]
@@ -47,6 +51,7 @@ class BenchResult:
     batch: tuple[int, ...]
     rates: tuple[OpRate, ...] = ()
     limits: Limits | None = None
+    instructions: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def speedup(self) -> float | None:
@@ -64,7 +69,7 @@ class BenchResult:
         for name, timing in self.timings.items():
             least, median = timing.minimum * 1e3, timing.median * 1e3
             lines.append(f"{name}: min {least:.3f} ms, median {median:.3f} ms")
-        if self.speedup is not None:
+        if self.speedup is not None and not self.instructions:
             lines.append(f"int8 is {self.speedup:.2f} times as fast as fp32 eager (medians)")
             if self.speedup < 1.0:
                 slow = max(self.report.rows, key=lambda r: r.microseconds or 0.0)
@@ -72,13 +77,34 @@ class BenchResult:
         if self.limits is not None:
             peak, read = self.limits.macs_per_second / 1e9, self.limits.bytes_per_second / 1e9
             lines.append(f"limits here: {peak:.1f} GMAC/s of int8, {read:.1f} GB/s from memory")
-        if self.threads > 1:
+        if self.threads > 1 and self.rates:
             lines.append(
                 "where threads take slices of a batch, an operator's us are those of one thread"
                 " over its share; MMAC and kB are those of all"
             )
-        lines.append(rates_text(self.rates, self.limits, plain=plain))
+        if self.instructions:
+            lines.append("int8 ran under an emulator; instructions are those of one thread")
+            lines.append(counts_text(self.report, self.instructions, plain=plain))
+        if self.rates or not self.instructions:
+            lines.append(rates_text(self.rates, self.limits, plain=plain))
         return "\n".join([*lines, *self.report.notes]) + "\n"
+
+
+@dataclass(frozen=True)
+class Export:
+    """A C project that was written: its folder, its files, and the bytes of memory it takes.
+
+    ``memory`` has ``flash``, the constants without code, and ``ram``, the arena for a batch of one,
+    where the target tells them.
+    """
+
+    folder: Path
+    files: tuple[str, ...]
+    memory: Mapping[str, int]
+
+    def __str__(self) -> str:
+        sizes = [f"{kind} {size} bytes" for kind, size in self.memory.items()]
+        return ", ".join([f"wrote {counted(len(self.files), 'file')} to {self.folder}", *sizes])
 
 
 class Program:
@@ -237,7 +263,8 @@ class Program:
         report = self.report().measured(self.graph, spent, sizes, at)
         limits = self._executable.limits(self._threads)
         rates = _rates(report)
-        return BenchResult(timings, report, self._threads, shape, rates, limits)
+        counts = self._executable.instructions(given)
+        return BenchResult(timings, report, self._threads, shape, rates, limits, counts)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the program to one ``.qcp`` file, whole or not at all.
@@ -249,6 +276,29 @@ class Program:
         for name, content in self._executable.files().items():
             members[BUILD + name] = content
         write_artifact(path, members, self.manifest)
+
+    def export_c(
+        self, folder: str | os.PathLike[str], *, name: str = "model", weights_array: bool = False
+    ) -> Export:
+        """Writes the program as a C project: library, header, weights, build files, an example.
+
+        The project needs neither Python nor qcompiler; its README.md tells how to build it.
+
+        Args:
+            folder: is made where it is missing; files of the same names are replaced.
+            name: of the library.
+            weights_array: whether to write the weights as a C array, too.
+
+        Raises:
+            QCompilerError: QC0604 when a file cannot be written, QC0825 where the target writes no
+                C projects.
+        """
+        files = self._executable.project(name, weights_array=weights_array)
+        root = Path(folder)
+        for place, content in files.items():
+            make_folder((root / place).parent)
+            write_whole(root / place, content)
+        return Export(root, tuple(files), self._executable.memory())
 
     def example_inputs(self, seed: int, batch: int = 1) -> list[torch.Tensor]:
         """Returns random inputs of the compiled types; dynamic dimensions get the given size."""

@@ -28,6 +28,7 @@ from qcompiler.backends.cpu.isa import (
     wanted_levels,
 )
 from qcompiler.backends.native.choices import Setting
+from qcompiler.backends.native.codes import UNSIGNED
 from qcompiler.backends.native.emit_movement import is_view
 from qcompiler.backends.native.emitter import (
     NativeSources,
@@ -40,6 +41,7 @@ from qcompiler.backends.native.emitter import (
 )
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.limits import measure_limits
+from qcompiler.backends.native.project import Project
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import accepts, build, has_compiler, warm_up
 from qcompiler.backends.native.tuning import FAST_SETTINGS, tune
@@ -74,6 +76,7 @@ class CpuExecutable(Executable):
 
     def __init__(self, graph: QGraph, sources: NativeSources, library: _Library, isa: Isa) -> None:
         self.isa = isa
+        self._graph = graph
         self._sources = sources
         self._library = library
         self._program = NativeProgram(
@@ -124,6 +127,20 @@ class CpuExecutable(Executable):
         """Returns the rates of the running level; libraries of older programs measure none."""
         library = self._program.library
         return measure_limits(library, threads) if hasattr(library, "qc_time_peak") else None
+
+    def project(self, name: str, *, weights_array: bool) -> Mapping[str, bytes]:
+        """Returns the program as the files of a C project for this family of processors."""
+        levels = self._library.levels
+        made = Project(
+            self._graph,
+            UNSIGNED,
+            levels,
+            "cpu",
+            name=name,
+            weights_array=weights_array,
+            settings={op.node: op.choices for op in self._sources.ops if op.choices},
+        )
+        return made.files()
 
     def files(self) -> dict[str, bytes]:
         """Returns sources, binary, constants and the index of operators."""

@@ -46,7 +46,8 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
     Kernels that lay rows out need part of it, those that lay out columns another part.
     """
     at_once = op.choices["rows_at_once"] if expanded else 1
-    row_bytes = _row_bytes(conv)
+    # groups of four pixels begin at every fourth pixel on x86, at every second one on ARM
+    row_bytes = _row_bytes(conv) * (2 if op.form.is_signed else 1)
     quads = -(-conv["kernel_h"] // 4)
     # At least the columns of four results.
     reach = (conv["kernel_w"] - 1) * conv["dilation_w"] + 1

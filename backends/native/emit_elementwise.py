@@ -44,7 +44,7 @@ def emit_quantize(op: OpWriter) -> None:
 
 def emit_dequantize(op: OpWriter) -> None:
     """Emits dequantize of int8 codes."""
-    zero_point = int(op.args["zero_point"]) + 128
+    zero_point = int(op.args["zero_point"]) + op.form.offset
     fields = {**_planes(op.type), "scale": float(op.args["scale"]), "zero_point": zero_point}
     op.block("qc_quantize", fields)
     op.call("qc_dequantize_u8_f32", "&p", op.tensor("x"), op.out)
@@ -94,7 +94,7 @@ def emit_requantize(op: OpWriter) -> None:
     fields = {
         **{"outer": outer, "channels": channels, "inner": inner},
         **{"multiplier": op.int32(multiplier), "shift": op.int32(shift)},
-        "x_zero_point": op.args["x_zero_point"] + (0 if wide else 128),
+        "x_zero_point": op.args["x_zero_point"] + (0 if wide else op.form.offset),
         **bytes_clamp(op),
     }
     op.block("qc_requantize", fields)
@@ -111,8 +111,8 @@ def _binary(op: OpWriter) -> dict[str, Any]:
         "a_stride": broadcast_strides(op.type_of("a"), shape),
         "b_stride": broadcast_strides(op.type_of("b"), shape),
         "out_stride": list(out),
-        "a_zero_point": op.args["a_zero_point"] + 128,
-        "b_zero_point": op.args["b_zero_point"] + 128,
+        "a_zero_point": op.args["a_zero_point"] + op.form.offset,
+        "b_zero_point": op.args["b_zero_point"] + op.form.offset,
         "shift": op.args["shift"],
         **bytes_clamp(op),
     }
@@ -139,7 +139,7 @@ def emit_table(op: OpWriter) -> None:
 
 def emit_clamp(op: OpWriter) -> None:
     """Emits clamp."""
-    low, high = (str(int(op.args[name]) + 128) for name in ("qmin", "qmax"))
+    low, high = (str(int(op.args[name]) + op.form.offset) for name in ("qmin", "qmax"))
     op.call("qc_clamp_u8", op.dim(op.type.numel()), low, high, op.tensor("x"), op.out)
 
 
@@ -166,7 +166,7 @@ def _average(op: OpWriter) -> dict[str, Any]:
     return {
         "multiplier": op.int32(op.constant("multiplier")),
         "shift": op.int32(op.constant("shift")),
-        "x_zero_point": op.args["x_zero_point"] + 128,
+        "x_zero_point": op.args["x_zero_point"] + op.form.offset,
         **bytes_clamp(op),
     }
 
@@ -194,7 +194,7 @@ def _scalars(op: OpWriter) -> dict[str, Any]:
     return {
         "multiplier": int(op.constant("multiplier").reshape(-1)[0]),
         "shift": int(op.constant("shift").reshape(-1)[0]),
-        "x_zero_point": op.args["x_zero_point"] + 128,
+        "x_zero_point": op.args["x_zero_point"] + op.form.offset,
         **bytes_clamp(op),
     }
 

@@ -180,5 +180,5 @@ def _fill_bits(op: OpWriter) -> int:
     if dtype.is_floating_point:
         code = {2: "<e", 4: "<f", 8: "<d"}[dtype.itemsize]
         return int.from_bytes(struct.pack(code, float(value)), "little")
-    stored = int(value) + (128 if dtype.itemsize == 1 else 0)
+    stored = int(value) + (op.form.offset if dtype.itemsize == 1 else 0)
     return stored % (1 << (8 * dtype.itemsize))

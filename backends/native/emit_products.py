@@ -25,6 +25,7 @@ from qcompiler.backends.native.product_fields import (
     epilogue_fields,
     pack,
     residual_pointer,
+    shift_fields,
     tile_fields,
     weight_fields,
 )
@@ -68,9 +69,9 @@ def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
     x, residual = op.tensor("x"), residual_pointer(op)
     fields = {"conv": conv, "rows_at_once": rows, "scratch": scratch, "scratch_step": step}
     fields |= {"window": window, "windows": size}
-    padding, pad_value = op.args["padding"], op.args["x_zero_point"] + 128
+    padding = op.args["padding"]
     if padding[0] or padding[1]:
-        sums = padded_sums(op.constant("weight").numpy(), pad_value)
+        sums = padded_sums(op.constant("weight").numpy(), conv["pad_value"])
         fields["padded"] = op.array(sums, "int32_t")
     op.block("qc_conv2d_rows", fields)
     op.call("qc_conv2d_rows_u8_s8c_u8", "&p", x, residual, op.out)
@@ -103,7 +104,7 @@ def emit_linear(op: OpWriter) -> None:
         **{"out_height": rows, "out_width": 1, "out_channels": weight.shape[0]},
         **dict.fromkeys(("kernel_h", "kernel_w", "stride_h", "stride_w"), 1),
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
-        "pad_value": op.args["x_zero_point"] + 128,
+        "pad_value": op.args["x_zero_point"] + op.form.offset,
         **tile_fields(op.choices),
         **weight_fields(op, packed),
         "epilogue": epilogue_fields(op, op.args, packed),
@@ -119,9 +120,9 @@ def emit_linear(op: OpWriter) -> None:
         out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
     op.block("qc_conv2d", fields)
     if "multiplier" in op.args:
-        op.call(f"qc_{kernel}_u8_s8c_u8", "&p", f"(const uint8_t *){x}", residual, out)
+        op.call(f"qc_{kernel}_u8_s8c_u8", "&p", op.codes(x), residual, out)
     else:
-        op.call(f"qc_{kernel}_u8_s8c_i32", "&p", f"(const uint8_t *){x}", f"(int32_t *){out}")
+        op.call(f"qc_{kernel}_u8_s8c_i32", "&p", op.codes(x), f"(int32_t *){out}")
     if is_interleaved(x_type):
         _stage(op, op.type, out, "stage_out", back=True)
 
@@ -147,12 +148,13 @@ def emit_matmul(op: OpWriter) -> None:
         right = _stage(op, b, right, "stage_b", back=False)
     if not is_row_major(op.type):
         out = f"(c->scratch + {op.reserve(simplify_dim(op.type.nbytes() + SLACK))})"
-    scratch, step = op.reserve_per_thread((depth + 3) * MATMUL_COLUMNS + 5 * MATMUL_COLUMNS)
+    padding = 7 if op.form.is_signed else 3  # smmla takes steps of eight
+    scratch, step = op.reserve_per_thread((depth + padding + 5) * MATMUL_COLUMNS)
     fields: dict[str, Any] = {
         "rank": len(batch),
         **{"rows": rows, "columns": columns, "depth": depth},
-        "a_zero_point": op.args["a_zero_point"] + 128,
-        "b_zero_point": op.args["b_zero_point"] + 128,
+        "a_zero_point": op.args["a_zero_point"] + op.form.offset,
+        "b_zero_point": op.args["b_zero_point"] + op.form.offset,
         **{"scratch": scratch, "scratch_step": step},
     }
     if batch:
@@ -163,9 +165,9 @@ def emit_matmul(op: OpWriter) -> None:
         fields["per_column"] = int(op.constant("multiplier").numel() > 1)
         fields["epilogue"] = _matmul_epilogue(op, depth)
     op.block("qc_matmul", fields)
-    operands = (f"(const uint8_t *){left}", f"(const uint8_t *){right}")
+    operands = op.codes(left), op.codes(right)
     if fused:
-        op.call("qc_matmul_u8_u8_u8", "&p", *operands, f"(uint8_t *){out}")
+        op.call("qc_matmul_u8_u8_u8", "&p", *operands, op.codes(out, constant=False))
     else:
         op.call("qc_matmul_u8_u8_i32", "&p", *operands, f"(int32_t *){out}")
     if not is_row_major(op.type):
@@ -178,7 +180,7 @@ def _matmul_epilogue(op: OpWriter, depth: Dim) -> dict[str, Any]:
     size = -(-len(multiplier) // MATMUL_COLUMNS) * MATMUL_COLUMNS
     multiplier, shift = np.resize(multiplier, size), np.resize(shift, size)
     bound = np.full(size, int(depth) * 255 * 255 if isinstance(depth, int) else 2**31)
-    scale = round_down_scale(multiplier, shift, bound)
+    scale = None if op.form.is_signed else round_down_scale(multiplier, shift, bound)
     fields: dict[str, Any] = {
         "multiplier": op.array(multiplier.astype(np.int32), "int32_t"),
         "shift": op.array(shift.astype(np.int32), "int32_t"),
@@ -186,4 +188,4 @@ def _matmul_epilogue(op: OpWriter, depth: Dim) -> dict[str, Any]:
     }
     if scale is not None:
         fields["scale"] = op.array(scale, "float")
-    return fields
+    return fields | shift_fields(op, multiplier.astype(np.int32), shift.astype(np.int32))

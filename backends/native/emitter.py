@@ -8,8 +8,6 @@ from functools import cache, reduce
 from importlib.resources import files
 from typing import Any, Protocol
 
-import jinja2
-import sympy
 import torch
 from torch import fx
 
@@ -17,15 +15,17 @@ from qcompiler.backends.native import emit_depthwise as depthwise
 from qcompiler.backends.native import emit_elementwise as elementwise
 from qcompiler.backends.native import emit_movement as movement
 from qcompiler.backends.native import emit_products as products
-from qcompiler.backends.native.batching import Batching, find_batching, work_of
+from qcompiler.backends.native.batching import Batching, find_batching
 from qcompiler.backends.native.choices import Setting, default_setting
+from qcompiler.backends.native.codes import UNSIGNED, CodeForm
 from qcompiler.backends.native.cprint import c_dim, symbols_in
-from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import ALIGNMENT, Blob
+from qcompiler.backends.native.packing import Blob
+from qcompiler.backends.native.program_view import Layout, aligned, batch_view, work_sizes
+from qcompiler.backends.native.rendering import template
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments
-from qcompiler.ir.types import Dim, evaluate_dim, simplify_dim
+from qcompiler.ir.types import Dim, simplify_dim
 from qcompiler.target.base import VIEW
 
 Emission = Callable[[OpWriter], None]
@@ -112,6 +112,21 @@ class NativeSources:
 
 
 @dataclass(frozen=True)
+class Description:
+    """A program before it is text: what templates are told, packed constants, and operators.
+
+    ``arena`` is the bytes of values, ``scratch`` those of each operator's scratch memory on one
+    thread.
+    """
+
+    values: dict[str, Any]
+    blob: bytes
+    ops: tuple[OpDescriptor, ...]
+    arena: Dim = 0
+    scratch: tuple[Dim, ...] = ()
+
+
+@dataclass(frozen=True)
 class SequentialPlan:
     """A plan that never reuses memory: one value after another."""
 
@@ -126,7 +141,7 @@ def plan_sequentially(graph: QGraph) -> SequentialPlan:
     at: Dim = 0
     for node in graph.calls:
         offsets[node.name] = at
-        at = simplify_dim(at + _aligned(type_of(node).nbytes()))
+        at = simplify_dim(at + aligned(type_of(node).nbytes()))
     return SequentialPlan(offsets, at)
 
 
@@ -171,6 +186,7 @@ def emit(
     plan: Plan,
     batching: Batching | None = None,
     settings: Mapping[str, Sequence[Setting]] | None = None,
+    form: CodeForm = UNSIGNED,
 ) -> NativeSources:
     """Emits a graph; the sources serve every instruction set, the build chooses one.
 
@@ -181,33 +197,46 @@ def emit(
         settings: what the kernel of a node is to do with its choices, those of the cost model for
             other nodes. A program with several settings of a node runs the first one until
             qc_choose, which only such a program has, names another one.
+        form: how codes are stored.
 
     Raises:
         QCompilerError: QC0203 when an operator's arguments are outside what its kernel covers.
     """
+    described = describe(graph, plan, batching, settings, form)
+    sources = dict(kernel_sources(form))
+    sources["program.c"] = template("program.c.jinja").render(described.values).encode()
+    return NativeSources(sources, described.blob, described.ops)
+
+
+def describe(
+    graph: QGraph,
+    plan: Plan,
+    batching: Batching | None = None,
+    settings: Mapping[str, Sequence[Setting]] | None = None,
+    form: CodeForm = UNSIGNED,
+) -> Description:
+    """Returns what ``emit`` writes, before it is text; arguments and errors are the same."""
     blob = Blob()
-    variants = [_variants(graph, node, blob, settings or {}) for node in graph.calls]
+    variants = [_variants(graph, node, blob, settings or {}, form) for node in graph.calls]
     writers = [several[0] for several in variants]
-    program = _Layout(graph, plan, blob)
+    program = Layout(graph, plan, blob, form)
     views = {w.node for w in writers if program.is_view(w.node)}
     batching = batching or find_batching(graph, plan.size)
-    work = _work(graph)
-    text = _template().render(
-        ops=[_op_view(i, several, list(graph.symbols)) for i, several in enumerate(variants)],
-        is_open=any(len(several) > 1 for several in variants),
-        steps=[program.step(i, w) for i, w in enumerate(writers) if w.node not in views],
-        copies=program.copies,
-        symbols=list(graph.symbols),
-        arena_size=program.dim(_aligned(plan.size)),
-        arena_symbols=[name for name in graph.symbols if name in symbols_in(plan.size)],
-        step_symbols=[name for name in graph.symbols if name in program.symbols],
-        has_islands=any(ISLAND in w.kernels for w in writers),
-        work={name: c_dim(size) for name, size in work.items()},
-        work_symbols=set[str]().union(*(symbols_in(size) for size in work.values())),
-        batch=None if batching is None else _batch_view(graph, batching),
-    )
-    sources = dict(kernel_sources())
-    sources["program.c"] = text.encode()
+    work = work_sizes(graph)
+    values = {
+        "ops": [_op_view(i, several, list(graph.symbols)) for i, several in enumerate(variants)],
+        "is_open": any(len(several) > 1 for several in variants),
+        "steps": [program.step(i, w) for i, w in enumerate(writers) if w.node not in views],
+        "copies": program.copies,
+        "symbols": list(graph.symbols),
+        "arena_size": program.dim(aligned(plan.size)),
+        "arena_symbols": [name for name in graph.symbols if name in symbols_in(plan.size)],
+        "step_symbols": [name for name in graph.symbols if name in program.symbols],
+        "has_islands": any(ISLAND in w.kernels for w in writers),
+        "work": {name: c_dim(size) for name, size in work.items()},
+        "work_symbols": set[str]().union(*(symbols_in(size) for size in work.values())),
+        "batch": None if batching is None else batch_view(graph, batching),
+    }
     ops = tuple(
         OpDescriptor(
             w.node.name,
@@ -217,31 +246,17 @@ def emit(
         )
         for w in writers
     )
-    return NativeSources(sources, blob.finish(), ops)
+    scratch = tuple(simplify_dim(w.scratch + w.thread_scratch) for w in writers)
+    return Description(values, blob.finish(), ops, aligned(plan.size), scratch)
 
 
 @cache
-def kernel_sources() -> Mapping[str, bytes]:
-    """Returns the files of the kernel library by name."""
+def kernel_sources(form: CodeForm = UNSIGNED) -> Mapping[str, bytes]:
+    """Returns the files of the kernel library by name, with names for a form of codes."""
     folder = files(__package__) / "kernels"
     names = sorted(f.name for f in folder.iterdir() if f.name.endswith((".c", ".h")))
-    return {name: (folder / name).read_bytes() for name in names}
-
-
-@cache
-def _template() -> jinja2.Template:
-    text = (files(__package__) / "templates" / "program.c.jinja").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    return environment.from_string(text)
-
-
-def _aligned(size: Dim) -> Dim:
-    if isinstance(size, int):
-        return -(-size // ALIGNMENT) * ALIGNMENT
-    rounded = sympy.floor((size + ALIGNMENT - 1) / ALIGNMENT)
-    return simplify_dim(rounded * ALIGNMENT)
+    texts = {name: (folder / name).read_text(encoding="utf-8") for name in names}
+    return {name: form.text(text).encode() for name, text in texts.items()}
 
 
 def _op_name(node: fx.Node) -> str:
@@ -250,15 +265,19 @@ def _op_name(node: fx.Node) -> str:
 
 
 def _variants(
-    graph: QGraph, node: fx.Node, blob: Blob, settings: Mapping[str, Sequence[Setting]]
+    graph: QGraph,
+    node: fx.Node,
+    blob: Blob,
+    settings: Mapping[str, Sequence[Setting]],
+    form: CodeForm,
 ) -> list[OpWriter]:
     """Returns an operator written with each of its settings."""
     chosen = settings.get(node.name) or [default_setting(graph, node)]
-    return [_write(graph, node, blob, setting) for setting in chosen]
+    return [_write(OpWriter(graph, node, blob, setting, form)) for setting in chosen]
 
 
-def _write(graph: QGraph, node: fx.Node, blob: Blob, setting: Setting) -> OpWriter:
-    writer = OpWriter(graph, node, blob, setting)
+def _write(writer: OpWriter) -> OpWriter:
+    node = writer.node
     emission = EMITTERS.get(_op_name(node))
     if emission is not None:
         if reason := why_not(node):
@@ -301,75 +320,3 @@ def _scratch(writer: OpWriter) -> str | None:
 
 def _largest(sizes: Sequence[str]) -> str | None:
     return reduce("qc_max({}, {})".format, sizes) if sizes else None
-
-
-def _work(graph: QGraph) -> dict[str, Dim]:
-    """Returns the work of all operators together, and that of the largest one."""
-    least = {name: span.low for name, span in graph.symbols.items()}
-    sizes = [work_of(node) for node in graph.calls]
-    largest = max(sizes, key=lambda size: evaluate_dim(size, least), default=0)
-    return {"total": simplify_dim(sum(sizes, start=0)), "largest": largest}
-
-
-def _batch_view(graph: QGraph, batching: Batching) -> dict[str, Any]:
-    inputs, outputs = (
-        [batching.per_sample(type_of(node)) for node in nodes]
-        for nodes in (graph.inputs, graph.results)
-    )
-    return {
-        "position": list(graph.symbols).index(batching.symbol),
-        "slice": batching.slice,
-        "inputs": [c_dim(size) for size in inputs],
-        "outputs": [c_dim(size) for size in outputs],
-        "symbols": set[str]().union(*(symbols_in(size) for size in (*inputs, *outputs))),
-    }
-
-
-class _Layout:
-    """Gives each value of the program its address: an input, an output or a place in the arena."""
-
-    def __init__(self, graph: QGraph, plan: Plan, blob: Blob) -> None:
-        self._graph = graph
-        self._plan = plan
-        self._blob = blob
-        self._nodes = {node.name: node for node in graph.nodes}
-        self._inputs = {node: i for i, node in enumerate(graph.inputs)}
-        self._outputs: dict[fx.Node, int] = {}
-        self.symbols: set[str] = set()
-        self.copies: list[dict[str, str]] = []
-        for i, node in enumerate(graph.results):
-            if node.op == "call_function" and node not in self._outputs:
-                self._outputs[node] = i
-        for i, node in enumerate(graph.results):
-            if self._outputs.get(node) != i:
-                size = self.dim(type_of(node).nbytes())
-                self.copies.append({"target": str(i), "source": self.address(node), "size": size})
-
-    def dim(self, value: Dim) -> str:
-        """Returns a dimension as C and remembers its symbols."""
-        self.symbols |= symbols_in(value)
-        return c_dim(value)
-
-    def address(self, node: fx.Node) -> str:
-        """Returns the C pointer to a value inside qc_run."""
-        if node in self._inputs:
-            return f"(void *)inputs[{self._inputs[node]}]"
-        if node in self._outputs:
-            return f"outputs[{self._outputs[node]}]"
-        if node.name in self._plan.aliases:
-            return self.address(self._nodes[self._plan.aliases[node.name]])
-        if node.op == "get_attr":
-            place = self._blob.add(to_storage(self._graph.constant(node)).numpy())
-            return f"(void *)(qc_blob + {place})"
-        return f"memory + {self.dim(self._plan.offsets[node.name])}"
-
-    def is_view(self, node: fx.Node) -> bool:
-        """Says whether the plan has put a value where its operand is, and that is all there is."""
-        return movement.is_view(node) and self.address(node) == self.address(
-            node.all_input_nodes[0]
-        )
-
-    def step(self, index: int, writer: OpWriter) -> dict[str, Any]:
-        """Returns the call of one operator."""
-        values = [*writer.operands, writer.node]
-        return {"index": index, "addresses": [self.address(node) for node in values]}

@@ -1,4 +1,4 @@
-"""Where elements lie in memory: rank-4 integers as NHWC bytes plus 128, all else row-major."""
+"""Where elements lie in memory: rank-4 integers as NHWC, all else row-major."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 
+from qcompiler.backends.native.codes import UNSIGNED, CodeForm
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
 
@@ -41,10 +42,10 @@ def strides_of(tensor_type: TensorType) -> tuple[Dim, ...]:
     return image, channel, row, pixel
 
 
-def to_storage(tensor: torch.Tensor) -> torch.Tensor:
+def to_storage(tensor: torch.Tensor, form: CodeForm = UNSIGNED) -> torch.Tensor:
     """Returns a contiguous tensor whose memory is the stored form of a logical value."""
     if tensor.dtype == torch.int8:
-        tensor = (tensor.view(torch.uint8) ^ 128).view(torch.uint8)
+        tensor = form.stored(tensor)
     if tensor.dim() == 4 and not tensor.is_floating_point():
         tensor = tensor.permute(0, 2, 3, 1)
     return tensor.contiguous()
@@ -60,16 +61,17 @@ def empty_storage(tensor_type: TensorType, shape: Sequence[int], slack: int = 0)
 
 
 def from_storage(
-    storage: torch.Tensor, tensor_type: TensorType, shape: Sequence[int]
+    storage: torch.Tensor,
+    tensor_type: TensorType,
+    shape: Sequence[int],
+    form: CodeForm = UNSIGNED,
 ) -> torch.Tensor:
     """Returns the logical value whose stored form is given, sharing memory where it can."""
     items = 1
     for size in shape:
         items *= size
     flat = storage[: items * tensor_type.dtype.itemsize]
-    if tensor_type.dtype == torch.int8:
-        flat = flat ^ 128
-    value = flat.view(tensor_type.dtype)
+    value = form.codes(flat) if tensor_type.dtype == torch.int8 else flat.view(tensor_type.dtype)
     if is_interleaved(tensor_type):
         n, c, h, w = shape
         return value.reshape(n, h, w, c).permute(0, 3, 1, 2).contiguous()

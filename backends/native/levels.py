@@ -11,15 +11,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from typing import NamedTuple
 
-import jinja2
+from qcompiler.backends.native.rendering import template
 
 INTERFACE = "qc.h"
 # Compiled once for all levels, beside the generated ones: state of the process lives here.
-SHARED_UNITS = ("threads.c",)
+SHARED_UNITS = ("threads.c", "runner.c")
 PROGRAM, DISPATCH, KERNELS = "program.c", "dispatch.c", "kernels.h"
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
@@ -46,23 +44,83 @@ class Feature(NamedTuple):
     bit: int
     state: int
 
+    @property
+    def flag(self) -> str:
+        """The option that lets a compiler use the feature's instructions."""
+        return f"-m{self.option}"
+
+    @property
+    def macro(self) -> str:
+        """The macro that a compiler defines where it can use them."""
+        return f"__{self.option.upper()}__"
+
+    @property
+    def probe(self) -> tuple[int, ...]:
+        """The numbers by which a program finds the feature."""
+        return self.leaf, self.subleaf, self.register, self.bit, self.state
+
+
+class HwcapFeature(NamedTuple):
+    """One feature of an ARM processor that Linux tells a process of.
+
+    ``name`` is that of /proc/cpuinfo, ``macro`` what a compiler defines where it can use the
+    feature (Arm C Language Extensions); ``entry`` of the auxiliary vector, 16 for AT_HWCAP and 26
+    for AT_HWCAP2, has it at ``bit``: Linux, Documentation/arch/arm64/elf_hwcaps.rst.
+    """
+
+    name: str
+    macro: str
+    entry: int
+    bit: int
+
+    @property
+    def flag(self) -> str:
+        """Nothing: an architecture stands for its features."""
+        return ""
+
+    @property
+    def probe(self) -> tuple[int, ...]:
+        """The numbers by which a program finds the feature."""
+        return self.entry, 0, 0, self.bit, 0
+
 
 @dataclass(frozen=True)
 class Isa:
-    """One level: the features that its kernels use."""
+    """One level: the features that its kernels use, and the architecture if that names them.
+
+    ``defines`` are macros of its units, ``tune`` is the core whose order of instructions compilers
+    aim at. Zig knows no architectures, but ``zig_cpu``.
+    """
 
     name: str
-    features: tuple[Feature, ...]
+    features: tuple[Feature | HwcapFeature, ...]
+    march: str = ""
+    defines: tuple[str, ...] = ()
+    zig_cpu: str = ""
+    tune: str = ""
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The options that let a compiler use the level's instructions."""
-        return tuple(f"-m{feature.option}" for feature in self.features)
+        own = tuple(feature.flag for feature in self.features if feature.flag)
+        chosen = (f"-march={self.march}",) if self.march else own
+        tuned = (f"-mtune={self.tune}",) if self.tune else ()
+        return (*chosen, *tuned, *self.definitions)
+
+    @property
+    def zig_flags(self) -> tuple[str, ...]:
+        """The options for zig, which names features of ARM in another way."""
+        return (f"-mcpu={self.zig_cpu}", *self.definitions) if self.zig_cpu else self.flags
+
+    @property
+    def definitions(self) -> tuple[str, ...]:
+        """The options that define the macros of the level."""
+        return tuple(f"-D{name}=1" for name in self.defines)
 
     @property
     def macros(self) -> tuple[str, ...]:
         """The macros that a compiler defines where it can use the level's instructions."""
-        return tuple(f"__{feature.option.upper()}__" for feature in self.features)
+        return tuple(feature.macro for feature in self.features)
 
 
 def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, bytes]:
@@ -84,8 +142,8 @@ def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, 
     declared = _PROTOTYPE.findall(texts.get(INTERFACE, ""))
     exported = [n for n in declared if n in units and n not in shared]
     made = {
-        KERNELS: _render("kernels.h.jinja", functions=exported),
-        DISPATCH: _render("dispatch.c.jinja", functions=exported, levels=levels),
+        KERNELS: template("kernels.h.jinja").render(functions=exported),
+        DISPATCH: template("dispatch.c.jinja").render(functions=exported, levels=levels),
     }
     for level in levels:
         lines = [f"#define {name} {name}_{level.name}\n" for name in names]
@@ -96,16 +154,3 @@ def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, 
 def names_header(level: Isa) -> str:
     """Returns the name of the header that renames a level's functions."""
     return f"names_{level.name}.h"
-
-
-def _render(name: str, **values: object) -> str:
-    return _template(name).render(**values)
-
-
-@cache
-def _template(name: str) -> jinja2.Template:
-    text = (files(__package__) / "templates" / name).read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True, autoescape=False
-    )
-    return environment.from_string(text)

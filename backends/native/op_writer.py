@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import fx
 
 from qcompiler.backends.native.choices import Setting
+from qcompiler.backends.native.codes import UNSIGNED, CodeForm
 from qcompiler.backends.native.cprint import c_dim, c_initializer, symbols_in
 from qcompiler.backends.native.layout import to_storage
 from qcompiler.backends.native.packing import ALIGNMENT, Blob
@@ -26,14 +27,22 @@ class OpWriter:
 
     In the C function, ``c`` is the context, ``t`` the operand pointers (inputs in order of
     first use, then the output), and each symbol is a local variable of its name. ``choices`` is the
-    setting of what the kernels leave open.
+    setting of what the kernels leave open, ``form`` how codes are stored.
     """
 
-    def __init__(self, graph: QGraph, node: fx.Node, blob: Blob, choices: Setting) -> None:
+    def __init__(
+        self,
+        graph: QGraph,
+        node: fx.Node,
+        blob: Blob,
+        choices: Setting,
+        form: CodeForm = UNSIGNED,
+    ) -> None:
         self.graph = graph
         self.node = node
         self.blob = blob
         self.choices = choices
+        self.form = form
         self.args: dict[str, Any] = arguments(node)
         self.type = type_of(node)
         self.operands = [n for n in node.all_input_nodes if n.op != "get_attr"]
@@ -51,7 +60,8 @@ class OpWriter:
         """Returns the C pointer to a tensor argument, given by name or as a node."""
         node = self.args[argument] if isinstance(argument, str) else argument
         if node.op == "get_attr":
-            return self.array(to_storage(self.graph.constant(node)).numpy(), "uint8_t")
+            stored = to_storage(self.graph.constant(node), self.form)
+            return self.array(stored.numpy(), self.form.c_type)
         return f"t[{self.operands.index(node)}]"
 
     @property
@@ -66,6 +76,10 @@ class OpWriter:
     def array(self, values: NDArray[Any], c_type: str) -> str:
         """Stores constant data and returns the C pointer to it."""
         return f"(const {c_type} *)(qc_blob + {self.blob.add(values)})"
+
+    def codes(self, pointer: str, *, constant: bool = True) -> str:
+        """Returns a C pointer cast to one to codes."""
+        return f"({'const ' if constant else ''}{self.form.c_type} *){pointer}"
 
     def int32(self, values: torch.Tensor) -> str:
         """Stores an int32 tensor and returns the C pointer to it."""
@@ -98,7 +112,8 @@ class OpWriter:
         self.lines.append(f"const {c_type} {name} = {{\n{c_initializer(fields)}\n    }};")
 
     def call(self, kernel: str, *args: str, context: str = "c") -> None:
-        """Calls a kernel with the context and the given C arguments."""
+        """Calls a kernel, whose name says u8 of codes, with the context and C arguments."""
+        kernel = self.form.symbol(kernel)
         self.kernels.append(kernel)
         self.lines.append(f"{kernel}({', '.join((context, *args))});")
 

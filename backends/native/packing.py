@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from qcompiler.backends.native.codes import UNSIGNED, CodeForm
+
 ALIGNMENT = 64
 PANEL = 16
 DEPTHWISE_BLOCK = 64
@@ -53,11 +55,13 @@ class Blob:
 class Products(NamedTuple):
     """Weights and per-channel parameters of a product in packed form.
 
+    ``pairs`` are the weights for smmla, of signed codes that ask for them, but for depthwise ones.
     ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
-    epilogue would not be exact.
+    epilogue would not be exact. Signed codes have neither.
     """
 
     weight: Int8Array
+    pairs: Int8Array | None
     unsaturated: NDArray[np.uint64] | None
     bias: Int32Array
     multiplier: Int32Array | None
@@ -65,10 +69,12 @@ class Products(NamedTuple):
     scale: NDArray[np.float32] | None
 
 
-def fold_zero_point(weight: Int8Array, bias: Int32Array, x_zero_point: int) -> Int32Array:
-    """Returns bias' = bias - (z + 128) * sum(w), for activations stored as q + 128 (7.3)."""
+def fold_zero_point(
+    weight: Int8Array, bias: Int32Array, x_zero_point: int, offset: int = UNSIGNED.offset
+) -> Int32Array:
+    """Returns bias' = bias - (z + offset) * sum(w), for activations stored as q + offset (7.3)."""
     sums = weight.reshape(weight.shape[0], -1).astype(np.int64).sum(axis=1)
-    folded = bias.astype(np.int64) - (x_zero_point + 128) * sums
+    folded = bias.astype(np.int64) - (x_zero_point + offset) * sums
     wrapped: Int32Array = folded.astype(np.int32)  # modulo 2**32, as the accumulator
     return wrapped
 
@@ -100,6 +106,47 @@ def round_down_scale(
     return real.astype(np.float32)
 
 
+def vector_shifts(
+    multiplier: Int32Array, shift: Int32Array
+) -> tuple[Int32Array | None, Int32Array | None]:
+    """Returns what SQSHL and SRSHL shift by around SQDMULH, so that this is SR (section 4).
+
+    SQDMULH takes 31 bits of the product off, without rounding; the rest goes with rounding, and is
+    at least one bit. The first is None where it is 0 everywhere. Zeros have no need of a shift.
+    Both are None where a shift is below 32 and its multiplier not in normal form: what SQSHL
+    saturates to is not what the input saturates to, which no clamp needs to hide then.
+    """
+    s = np.where(multiplier == 0, 32, shift)
+    if np.any((multiplier != 0) & (multiplier < 2**30) & (s < 32)):
+        return None, None
+    left = np.maximum(0, 32 - s).astype(np.int32)
+    right = -np.maximum(1, s - 31).astype(np.int32)
+    return (left if left.any() else None), right
+
+
+def without_left_shifts(
+    weight: Int8Array,
+    bias: Int32Array,
+    multiplier: Int32Array,
+    shift: Int32Array,
+    bound: NDArray[np.int64],
+) -> tuple[Int8Array, Int32Array, Int32Array]:
+    """Returns weights, biases and shifts of an equal product with fewer shifts below 32.
+
+    SR(x, m, s) = SR(2**d x, m, s + d): where twice the weights are weights, sums may as well be
+    twice as large. That is so in channels without weights, which constants are left of, and one
+    such channel would cost every sum of its layer a SQSHL.
+    """
+    left = np.where(multiplier == 0, 0, np.maximum(0, 32 - shift.astype(np.int64)))
+    largest = np.abs(weight.reshape(weight.shape[0], -1).astype(np.int64)).max(axis=1, initial=0)
+    fits = ((largest << left) <= 127) & (bound < 2**31 >> left)
+    left = np.where(fits, left, 0)
+    factor = (np.int64(1) << left).reshape(-1, *[1] * (weight.ndim - 1))
+    scaled = (weight.astype(np.int64) * factor).astype(np.int8)
+    shifted = (bias.astype(np.int64) << left).astype(np.int32)
+    return scaled, shifted, (shift + left).astype(np.int32)
+
+
 def _per_channel(values: torch.Tensor, channels: int) -> Int32Array:
     array: Int32Array = np.broadcast_to(values.numpy().reshape(-1), (channels,)).astype(np.int32)
     return array
@@ -121,6 +168,19 @@ def pack_panels(weight: Int8Array, groups: int) -> Int8Array:
     panels, quads = padded.shape[1] // PANEL, padded.shape[3] // 4
     split = padded.reshape(groups, panels, PANEL, taps, quads, 4)
     return np.ascontiguousarray(split.transpose(0, 1, 3, 4, 2, 5))
+
+
+def pack_pairs(panels: Int8Array) -> Int8Array:
+    """Packs panels as [g][Cout/g/16][taps][Cin/g/8][8 pairs][2 columns][8], for smmla.
+
+    Args:
+        panels: as ``pack_panels`` returns them.
+    """
+    groups, count, taps, quads = panels.shape[:4]
+    padded = np.pad(panels, ((0, 0), (0, 0), (0, 0), (0, quads % 2), (0, 0), (0, 0)))
+    split = padded.reshape(groups, count, taps, -1, 2, PANEL // 2, 2, 4)
+    # half of the depth, pair, column, byte -> pair, column, half, byte
+    return np.ascontiguousarray(split.transpose(0, 1, 2, 3, 5, 6, 4, 7))
 
 
 def unsaturated_groups(panels: Int8Array) -> NDArray[np.uint64]:
@@ -215,6 +275,19 @@ def pack_depthwise(weight: Int8Array) -> Int8Array:
     return np.ascontiguousarray(split.transpose(0, 4, 6, 2, 1, 3, 5))
 
 
+def pack_depthwise_taps(weight: Int8Array) -> Int8Array:
+    """Packs [C, 1, kh, kw] as [C/64][kh][kw/4][part][lane][4 channels][4 taps], for signed codes.
+
+    Channels stand as ``pack_depthwise`` has them.
+    """
+    channels, _, kh, kw = weight.shape
+    padding = ((0, -channels % DEPTHWISE_BLOCK), (0, 0), (0, -kw % 4))
+    padded = np.pad(weight.reshape(channels, kh, kw), padding)
+    split = padded.reshape(-1, 4, 4, 4, kh, padded.shape[2] // 4, 4)
+    # block, lane, part, i, ky, group, tap -> block, ky, group, part, lane, i, tap
+    return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3, 6))
+
+
 def pack_products(
     weight: torch.Tensor,
     bias: torch.Tensor,
@@ -222,6 +295,7 @@ def pack_products(
     x_zero_point: int,
     groups: int,
     form: Form,
+    codes: CodeForm = UNSIGNED,
 ) -> Products:
     """Packs the constants of a convolution or linear layer (a 1x1 convolution)."""
     w, b = weight.numpy(), bias.numpy()
@@ -231,18 +305,25 @@ def pack_products(
     def pad(values: NDArray[np.generic]) -> NDArray[np.generic]:
         return _pad_groups(values, unit_groups, unit)
 
-    unsaturated = None
+    if requant is not None:
+        m, s = (_per_channel(v, channels) for v in requant)
+        if codes.is_signed:
+            w, b, s = without_left_shifts(w, b, m, s, accumulator_bound(w, b, x_zero_point))
+    unsaturated = pairs = None
     if form == "depthwise":
-        packed = pack_depthwise(w)
+        packed = pack_depthwise_taps(w) if codes.is_signed else pack_depthwise(w)
     else:
         arrange = {"rows": rows_as_channels, "windows": window_as_channels}.get(form)
         packed = pack_panels(arrange(w) if arrange else w, groups)
-        unsaturated = unsaturated_groups(packed)
-    folded = pad(fold_zero_point(w, b, x_zero_point)).astype(np.int32)
+        unsaturated = None if codes.is_signed else unsaturated_groups(packed)
+        pairs = pack_pairs(packed) if "pairs" in codes.weights else None
+    folded = pad(fold_zero_point(w, b, x_zero_point, codes.offset)).astype(np.int32)
     if requant is None:
-        return Products(packed, unsaturated, folded, None, None, None)
-    m, s = (_per_channel(v, channels) for v in requant)
-    scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
+        return Products(packed, pairs, unsaturated, folded, None, None, None)
+    scale = None
+    if not codes.is_signed:
+        scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
     shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
     padded_scale = None if scale is None else pad(scale).astype(np.float32)
-    return Products(packed, unsaturated, folded, pad(m).astype(np.int32), shifts, padded_scale)
+    multipliers = pad(m).astype(np.int32)
+    return Products(packed, pairs, unsaturated, folded, multipliers, shifts, padded_scale)

@@ -5,27 +5,47 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import fx
 
 from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.op_writer import OpWriter
-from qcompiler.backends.native.packing import Form, Products, merge_groups, pack_products
+from qcompiler.backends.native.packing import (
+    Form,
+    Int32Array,
+    Products,
+    merge_groups,
+    pack_products,
+    vector_shifts,
+)
 from qcompiler.ir.types import Dim
 
 SLACK = 64
 
 
 def store_table(op: OpWriter, table: torch.Tensor) -> str:
-    """Stores a table of 256 codes in the byte domain of storage."""
-    return op.array((table.numpy().astype(np.int16) + 128).astype(np.uint8), "uint8_t")
+    """Stores a table of 256 codes, in the order of stored bytes read as unsigned."""
+    stored = op.form.stored(table.reshape(-1))
+    return op.array(stored.roll(op.form.offset - 128).numpy(), op.form.c_type)
 
 
 def bytes_clamp(op: OpWriter) -> dict[str, Any]:
-    """Returns zero point and bounds of the result in the byte domain."""
+    """Returns zero point and bounds of the result in the domain of storage."""
     names = ("zero_point", "qmin", "qmax")
-    return {name: int(op.args[name]) + 128 for name in names}
+    return {name: int(op.args[name]) + op.form.offset for name in names}
+
+
+def shift_fields(op: OpWriter, multiplier: Int32Array, shift: Int32Array) -> dict[str, Any]:
+    """Stores the shifts of vectors and returns their fields of a ``qc_epilogue`` block."""
+    if not op.form.is_signed:
+        return {}
+    left, right = vector_shifts(multiplier, shift)
+    if right is None:
+        return {}
+    fields = {"right": op.array(right, "int32_t")}
+    if left is not None:
+        fields["left"] = op.array(left, "int32_t")
+    return fields
 
 
 def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) -> dict[str, Any]:
@@ -37,12 +57,14 @@ def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) 
     fields["shift"] = op.array(packed.shift, "int32_t")
     if packed.scale is not None:
         fields["scale"] = op.array(packed.scale, "float")
-    fields |= {name: options[name] + 128 for name in ("zero_point", "qmin", "qmax")}
+    fields |= shift_fields(op, packed.multiplier, packed.shift)
+    at = op.form.offset
+    fields |= {name: options[name] + at for name in ("zero_point", "qmin", "qmax")}
     if options["table"] is not None:
         fields["table"] = store_table(op, op.graph.constant(options["table"]))
     if options["residual"] is not None:
         za, ma, zb, mb, shift, zo, qmin, qmax = options["add"]
-        fields["add"] = [za + 128, ma, zb + 128, mb, shift, zo + 128, qmin + 128, qmax + 128]
+        fields["add"] = [za + at, ma, zb + at, mb, shift, zo + at, qmin + at, qmax + at]
     return fields
 
 
@@ -59,12 +81,16 @@ def pack(
     if "multiplier" in options:
         requant = (constant(options["multiplier"]), constant(options["shift"]))
     bias, zero_point = constant(options["bias"]), options["x_zero_point"]
-    return pack_products(weight, bias, requant, zero_point, groups, form)
+    return pack_products(weight, bias, requant, zero_point, groups, form, op.form)
 
 
 def weight_fields(op: OpWriter, packed: Products) -> dict[str, Any]:
     """Stores packed weights and returns their fields of a ``qc_conv2d`` block."""
-    fields = {"weight": op.array(packed.weight, "int8_t")}
+    fields = {}
+    if packed.pairs is None or "panels" in op.form.weights:
+        fields["weight"] = op.array(packed.weight, "int8_t")
+    if packed.pairs is not None:
+        fields["pairs"] = op.array(packed.pairs, "int8_t")
     if packed.unsaturated is not None:
         fields["unsaturated"] = op.array(packed.unsaturated, "uint64_t")
     return fields
@@ -106,7 +132,7 @@ def conv2d_fields(
         **{"stride_h": stride[0], "stride_w": stride[1]},
         **{"dilation_h": dilation[0], "dilation_w": dilation[1]},
         **{"pad_top": padding[0], "pad_left": padding[2]},
-        **{"groups": groups, "pad_value": options["x_zero_point"] + 128},
+        **{"groups": groups, "pad_value": options["x_zero_point"] + op.form.offset},
         **tile_fields(op.choices),
         **weight_fields(op, packed),
         "epilogue": epilogue_fields(op, options, packed),

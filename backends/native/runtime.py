@@ -6,25 +6,23 @@ import ctypes
 import os
 import tempfile
 import threading
-from bisect import bisect_left
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-import sympy
 import torch
 from torch import fx
 
 from qcompiler.backends.native.emitter import OpDescriptor
 from qcompiler.backends.native.layout import empty_storage, from_storage, to_storage
 from qcompiler.backends.native.packing import ALIGNMENT
+from qcompiler.backends.native.values import SLACK, solve_sizes, with_slack
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
-from qcompiler.ir.types import TensorType, evaluate_dim
+from qcompiler.ir.types import TensorType
 from qcompiler.runtime.inputs import check_inputs
 
-SLACK = 64
 # More threads than that are not used; kernels/threads.c has room for as many.
 MAX_THREADS = 256
 # Memory of so many calls at the same time is kept for reuse.
@@ -201,10 +199,10 @@ class NativeProgram:
         own.
         """
         index = self._index[node]
-        values = _solve([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
+        values = solve_sizes([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
         result = type_of(self._nodes[node])
         shape = result.bind(values)
-        stored = [_with_slack(to_storage(x)) for x in operands]
+        stored = [with_slack(to_storage(x)) for x in operands]
         out = empty_storage(result, shape) if over is None else stored[over]
         pointers = _pointers([*stored, out])
         if status := self._qc_op(index, self.symbols_array(values), pointers, threads):
@@ -247,25 +245,6 @@ class NativeProgram:
         return 0
 
 
-def _solve(types: Sequence[TensorType], tensors: Sequence[torch.Tensor]) -> dict[str, int]:
-    """Returns the least values of the symbols for which the types have the tensors' shapes."""
-    values: dict[str, int] = {}
-    for tensor_type, tensor in zip(types, tensors, strict=True):
-        for dim, size in zip(tensor_type.shape, tensor.shape, strict=True):
-            if isinstance(dim, int) or len(dim.free_symbols) != 1:
-                continue
-            (unknown,) = map(str, dim.free_symbols)
-            values[unknown] = max(_least_value(dim, unknown, size), values.get(unknown, 0))
-    return values
-
-
-def _least_value(dim: sympy.Expr, unknown: str, size: int) -> int:
-    """Returns the least value of a symbol that makes a dimension, which grows with it, so large."""
-    if dim.is_Symbol:
-        return size
-    return 1 + bisect_left(range(1, 2**31), size, key=lambda v: evaluate_dim(dim, {unknown: v}))
-
-
 def _call(graph: QGraph, node: fx.Node, held: Mapping[fx.Node, torch.Tensor]) -> torch.Tensor:
     def value(used: fx.Node) -> torch.Tensor:
         return graph.constant(used) if used.op == "get_attr" else held[used]
@@ -299,13 +278,7 @@ def _copy_back(
 def _stored_input(x: torch.Tensor) -> torch.Tensor:
     """Returns an input in storage; kernels may read a little past the end of integers."""
     stored = to_storage(x.detach().resolve_neg())
-    return stored if x.is_floating_point() else _with_slack(stored)
-
-
-def _with_slack(stored: torch.Tensor) -> torch.Tensor:
-    """Returns the bytes with the slack after them that kernels may read."""
-    flat = stored.reshape(-1).view(torch.uint8)
-    return torch.cat([flat, torch.zeros(SLACK, dtype=torch.uint8)])
+    return stored if x.is_floating_point() else with_slack(stored)
 
 
 def _pointers(tensors: Sequence[torch.Tensor]) -> ctypes.Array[ctypes.c_void_p]:

@@ -48,11 +48,18 @@ OPTIMIZATION = {
     "tile_avx512vnni.c": "-O2",
     "tile_avx2.c": "-O2",
     "tile_avxvnni.c": "-O2",
+    "tile_neon.c": "-O2",
+    "tile_dotprod.c": "-O2",
+    "tile_i8mm.c": "-O2",
+    "depthwise_neon.c": "-O2",
+    "depthwise_dotprod.c": "-O2",
     PROGRAM: "-O1",
 }
 DEFAULT_OPTIMIZATION = "-O3"
 # Zig builds for the processor that it runs on unless it is told not to; only zig knows the word.
 _ZIG_BASELINE = "-mcpu=baseline"
+# What emit() stores for a library of this process: docs/adr/0012.
+_UNSIGNED = "-DQC_SIGNED_CODES=0"
 _MOST_COMPILERS = 8
 _LOCKS = tuple(Lock() for _ in range(64))
 
@@ -61,13 +68,20 @@ _LOCKS = tuple(Lock() for _ in range(64))
 class Compiler:
     """A C compiler: the words of its command, its version, and flags of every call.
 
-    ``flags`` come first, ``extra`` ones of the user come last.
+    ``flags`` come first, ``extra`` ones of the user come last; ``variable`` of the environment
+    names another compiler.
     """
 
     command: tuple[str, ...]
     version: str
     flags: tuple[str, ...] = ()
     extra: tuple[str, ...] = ()
+    variable: str = "CC"
+
+    @property
+    def is_zig(self) -> bool:
+        """Whether this is zig's driver of clang."""
+        return "ziglang" in self.command or os.path.basename(self.command[0]) == "zig"
 
 
 @dataclass(frozen=True)
@@ -89,13 +103,17 @@ def find_compiler() -> Compiler:
         QCompilerError: QC0801 when there is none or CC cannot be split into words, QC0803 when
             QCOMPILER_CFLAGS cannot.
     """
-    extra = _words_of("QCOMPILER_CFLAGS", "QC0803")
-    preferred = _words_of("CC", "QC0801")
+    extra = words_of("QCOMPILER_CFLAGS", "QC0803")
+    preferred = words_of("CC", "QC0801")
     return _probe(os.environ.get("CC", ""), preferred, os.environ.get("PATH", ""), extra)
 
 
-def _words_of(variable: str, code: str) -> tuple[str, ...]:
-    """Returns the words of an environment variable, split as a shell splits them."""
+def words_of(variable: str, code: str) -> tuple[str, ...]:
+    """Returns the words of an environment variable, split as a shell splits them.
+
+    Raises:
+        QCompilerError: with the code given, when they cannot be split.
+    """
     text = os.environ.get(variable, "")
     try:
         return tuple(shlex.split(text))
@@ -126,9 +144,9 @@ def _probe(
         candidates.append((sys.executable, "-m", "ziglang", "cc"))
     for words in candidates:
         if words and shutil.which(words[0], path=path):
-            found = Compiler(words, _version(words))
+            found = Compiler(words, version_of(words))
             baseline = (_ZIG_BASELINE,) if _accepts(found, (_ZIG_BASELINE,)) else ()
-            return replace(found, flags=baseline, extra=extra)
+            return replace(found, flags=(*baseline, _UNSIGNED), extra=extra)
     raise QCompilerError(
         "QC0801",
         f"no C compiler found: {preferred!r} of CC is not a command"
@@ -138,7 +156,12 @@ def _probe(
     )
 
 
-def _version(words: Sequence[str]) -> str:
+def version_of(words: Sequence[str]) -> str:
+    """Returns what a compiler says of its version.
+
+    Raises:
+        QCompilerError: QC0801 when it cannot be run.
+    """
     try:
         done = subprocess.run([*words, "--version"], capture_output=True, text=True, check=False)
     except OSError as error:
@@ -159,6 +182,16 @@ def accepts(level: Isa) -> bool:
     return not level.flags or _accepts(find_compiler(), level.flags, level.macros)
 
 
+@lru_cache(maxsize=_MOST_COMPILERS)
+def links(compiler: Compiler, flags: tuple[str, ...]) -> bool:
+    """Returns whether a compiler makes an executable of a program that uses its C library."""
+    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+        text = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
+        (Path(folder) / "probe.c").write_text(text, encoding="utf-8")
+        done = _run(compiler, [*flags, "-o", "probe", "probe.c"], folder)
+        return done.returncode == 0 and (Path(folder) / "probe").is_file()
+
+
 @lru_cache(maxsize=8 * _MOST_COMPILERS)
 def _accepts(compiler: Compiler, flags: tuple[str, ...], macros: tuple[str, ...] = ()) -> bool:
     """Returns whether flags are known and define the macros; some compilers only ignore flags."""
@@ -169,24 +202,49 @@ def _accepts(compiler: Compiler, flags: tuple[str, ...], macros: tuple[str, ...]
         return done.returncode == 0 and (Path(folder) / "probe.o").is_file()
 
 
-def build(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> bytes:
+def build(
+    sources: Mapping[str, bytes],
+    levels: Sequence[Isa],
+    compiler: Compiler | None = None,
+    link: Sequence[str] = LINK_FLAGS,
+) -> bytes:
     """Compiles and links a program with its kernels at each of the levels, given slowest first.
+
+    Args:
+        sources: C files and headers by name.
+        levels: instruction sets.
+        compiler: None for that of this machine.
+        link: flags of the linker; those of a shared library if left out.
 
     Raises:
         QCompilerError: QC0801 without a compiler, QC0803 when it refuses the sources.
     """
-    compiler = find_compiler()
-    units = _units({**sources, **generated(sources, levels)}, levels)
+    compiler = compiler or find_compiler()
+    units = _units({**sources, **generated(sources, levels)}, levels, compiler)
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         objects = list(pool.map(lambda unit: _object(compiler, unit), units))
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
         names = [f"{i}.o" for i in range(len(units))]
         for name, content in zip(names, objects, strict=True):
             (Path(folder) / name).write_bytes(content)
-        return _call(compiler, [*LINK_FLAGS, "-o", "program.so", *names], folder, "program.so")
+        return _call(compiler, [*link, "-o", "program", *names], folder, "program")
 
 
-def warm_up(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> None:
+def shared_object(name: str, content: bytes, flags: Sequence[str] = ()) -> bytes:
+    """Compiles one C file to a shared library of this machine.
+
+    Raises:
+        QCompilerError: QC0801 without a compiler, QC0803 when it refuses the file.
+    """
+    with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+        (Path(folder) / name).write_bytes(content)
+        arguments = ["-O2", "-fPIC", "-shared", *flags, name, "-o", "library"]
+        return _call(find_compiler(), arguments, folder, "library")
+
+
+def warm_up(
+    sources: Mapping[str, bytes], levels: Sequence[Isa], chosen: Compiler | None = None
+) -> None:
     """Compiles the kernel library at some levels in the background, for a build that comes later.
 
     A problem is left for that build to meet.
@@ -194,14 +252,14 @@ def warm_up(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> None:
 
     def compile_all() -> None:
         with suppress(QCompilerError):
-            compiler = find_compiler()
-            for unit in _units({**sources, **generated(sources, levels)}, levels):
+            compiler = chosen or find_compiler()
+            for unit in _units({**sources, **generated(sources, levels)}, levels, compiler):
                 _object(compiler, unit)
 
     Thread(target=compile_all, name="qcompiler-warm-up", daemon=True).start()
 
 
-def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
+def _units(sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compiler) -> list[_Unit]:
     """Returns the shared units, those of each level, and the program, the longest first."""
     headers = {name: content for name, content in sources.items() if name.endswith(".h")}
     renaming = {names_header(level) for level in levels}
@@ -220,7 +278,8 @@ def _units(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> list[_Unit]:
         for level in levels:
             header = names_header(level)
             beside = {**library, header: headers[header]}
-            own = (*flags, *level.flags, "-include", header)
+            for_level = level.zig_flags if compiler.is_zig else level.flags
+            own = (*flags, *for_level, "-include", header)
             units.append(_Unit(name, sources[name], tuple(sorted(beside.items())), own))
     return sorted(units, key=lambda unit: (unit.name != PROGRAM, unit.name, unit.flags))
 
@@ -268,11 +327,11 @@ def _call(compiler: Compiler, arguments: Sequence[str], folder: str, output: str
     problem = f"failed with status {done.returncode}: {first}"
     if done.returncode == 0:
         problem = f"reported success and wrote no {output}"
-    version = compiler.version.partition("\n")[0]
+    version, variable = compiler.version.partition("\n")[0], compiler.variable
     raise QCompilerError(
         "QC0803",
         f"{compiler.command[0]} {problem}",
-        remedy=f"check that the compiler works ({version}), or set CC to another one",
+        remedy=f"check that the compiler works ({version}), or set {variable} to another one",
     )
 
 

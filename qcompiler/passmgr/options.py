@@ -17,7 +17,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from qcompiler.errors import QCompilerError, nearest
 
-_NAME = re.compile(r"[a-z0-9]+(?:-[a-z0-9]+)*")
+_NAME = re.compile(r"[a-z0-9]+(?:[-.+][a-z0-9]+)*")
 _QUOTED = r'"(?:[^"\\]|\\[\s\S])*"'
 _OPTION = re.compile(rf'([a-z_][a-z0-9_]*)=((?:{_QUOTED}|[^\s}}"])+)')
 _BRACES = re.compile(rf'(?:{_QUOTED}|[^"}}])*')

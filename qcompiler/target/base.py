@@ -10,6 +10,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import fx
 
+from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments, operator_of
 from qcompiler.target.tuning import TuningBudget
@@ -91,6 +92,34 @@ class Executable(ABC):
         """Returns the least microseconds of each node over repeats; empty where not measured."""
         return {}
 
+    def project(self, name: str, *, weights_array: bool) -> Mapping[str, bytes]:
+        """Returns the program as the files of a C project, by path.
+
+        Args:
+            name: of the library.
+            weights_array: whether the weights come as a C array, too.
+
+        Raises:
+            QCompilerError: QC0825 where the target writes none.
+        """
+        raise QCompilerError(
+            "QC0825",
+            "the program's target writes no C projects",
+            remedy="compile for cpu, or for an ARM target such as armv8-a",
+        )
+
+    def memory(self) -> Mapping[str, int]:
+        """Returns the bytes of a C project by kind of memory: ``flash`` of constants, ``ram``."""
+        return {}
+
+    def instructions(self, inputs: Sequence[torch.Tensor]) -> Mapping[str, int]:
+        """Returns the instructions that each node executes on one thread, for checked inputs.
+
+        Empty where they are not counted. Where programs run under an emulator these tell more of
+        their speed than times do.
+        """
+        return {}
+
     def limits(self, threads: int) -> Limits | None:
         """Returns the measured rates that operators could reach, None where not measured."""
         return None
@@ -113,6 +142,11 @@ class Target(ABC):
     storage: ClassVar[str] = "i8, in logical order"
     pipeline: ClassVar[str] = "default"
     has_choices: ClassVar[bool] = False
+
+    @classmethod
+    def facts(cls) -> Mapping[str, str]:
+        """Returns what the datasheet says beside its lines for operators."""
+        return {"accumulator": cls.accumulator, "rounding": cls.rounding, "storage": cls.storage}
 
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why the target cannot run a call, None when it can."""

@@ -2,26 +2,48 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from typing import Any
 
 import torch
 from torch import fx
 
 import qcompiler.ir.integer_ops  # noqa: F401  # defines the operators
+from qcompiler.backends.arm import isa
+from qcompiler.backends.arm.cross import LINK_FLAGS, emulator, find_cross_compiler
+from qcompiler.backends.arm.remote import RemoteProgram
+from qcompiler.backends.arm.target import RUNNER, FatTarget
 from qcompiler.backends.cpu import CpuTarget
 from qcompiler.backends.cpu.isa import supported_levels
 from qcompiler.backends.native.emitter import emit, plan_sequentially
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import build
+from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import set_type
 from qcompiler.ir.graph import QGraph, arguments
 from qcompiler.ir.stages import Stage
 from qcompiler.ir.types import TensorType
 
 LEVELS: tuple[Isa, ...] = supported_levels()
+# A model of a processor for each level of ARM, the oldest one that has it.
+MODELS = {"portable": "cortex-a53", "neon": "cortex-a53", "dotprod": "cortex-a76", "i8mm": "max"}
+
+
+def _has_arm() -> bool:
+    """Returns whether programs for ARM run here; where CI is set they must."""
+    try:
+        find_cross_compiler()
+        emulator("max")
+    except QCompilerError:
+        return "CI" in os.environ
+    return "QCOMPILER_CFLAGS" not in os.environ  # of sanitizers, which watch this process
+
+
+HAS_ARM = _has_arm()
 
 
 @dataclass(frozen=True)
@@ -88,6 +110,27 @@ def build_graph(cases: Iterable[Case]) -> tuple[QGraph, list[torch.Tensor]]:
     return wrapped, inputs
 
 
+def compile_for_arm(graph: QGraph) -> dict[str, RemoteProgram]:
+    """Builds a graph as one executable for every level of ARM, run on the cores that have them."""
+    levels = (isa.PORTABLE, *isa.LEVELS)
+    form = FatTarget().form
+    sources = emit(graph, plan_sequentially(graph), form=form)
+    sources.files[RUNNER] = (files("qcompiler.backends.arm") / RUNNER).read_bytes()
+    binary = build(sources.files, levels, find_cross_compiler(), LINK_FLAGS)
+    return {
+        f"arm {level.name}": RemoteProgram(
+            graph,
+            sources.ops,
+            binary,
+            sources.blob,
+            form=form,
+            prefix=emulator(MODELS[level.name]),
+            level=level.name,
+        )
+        for level in levels
+    }
+
+
 def compile_graph(graph: QGraph, levels: Sequence[Isa] = LEVELS) -> dict[str, NativeProgram]:
     """Builds a graph with a plan that reuses nothing; one library, one program for each level."""
     sources = emit(graph, plan_sequentially(graph))
@@ -102,12 +145,15 @@ def check(cases: Sequence[Case], levels: Sequence[Isa] = LEVELS) -> None:
     """Asserts that every case gives the reference's integers on every level and thread count.
 
     Each case runs as part of the whole program, alone, and over each operand that the datasheet
-    lets it overwrite.
+    lets it overwrite; on the levels of ARM too, unless levels are named.
     """
     graph, inputs = build_graph(cases)
     expected = graph.run(*inputs)
     values = {node.name: x for node, x in zip(graph.inputs, inputs, strict=True)}
-    for level, program in compile_graph(graph, levels).items():
+    programs: dict[str, NativeProgram | RemoteProgram] = {**compile_graph(graph, levels)}
+    if levels is LEVELS and HAS_ARM:
+        programs |= compile_for_arm(graph)
+    for level, program in programs.items():
         alone = [program.run_op(op.node, [values[n] for n in op.operands]) for op in program.ops]
         runs = {"alone": alone} | {f"x{n}": program.run(inputs, n) for n in (1, 2, 4)}
         for name, results in runs.items():

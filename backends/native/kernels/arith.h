@@ -29,19 +29,19 @@ static inline int32_t qc_scale(int64_t x, int64_t multiplier, int32_t shift)
     return (int32_t)((x * multiplier + half) >> shift);
 }
 
-/* ADD2 of two byte-domain values; k = {za, ma, zb, mb, shift, zo, qmin, qmax}. */
-static inline uint8_t qc_add2(int32_t a, int32_t b, const int32_t *k)
+/* ADD2 of two stored values; k = {za, ma, zb, mb, shift, zo, qmin, qmax}. */
+static inline qc_code qc_add2(int32_t a, int32_t b, const int32_t *k)
 {
     const int32_t acc = (a - k[0]) * k[1] + (b - k[2]) * k[3] + (1 << (k[4] - 1));
-    return (uint8_t)qc_clamp(k[5] + (acc >> k[4]), k[6], k[7]);
+    return (qc_code)qc_clamp(k[5] + (acc >> k[4]), k[6], k[7]);
 }
 
-static inline uint8_t qc_finish(const qc_epilogue *e, int32_t acc, int64_t channel, const uint8_t *residual)
+static inline qc_code qc_finish(const qc_epilogue *e, int32_t acc, int64_t channel, const qc_code *residual)
 {
     int32_t v = qc_scale(acc, e->multiplier[channel], e->shift[channel]) + e->zero_point;
-    uint8_t y = (uint8_t)qc_clamp(v, e->qmin, e->qmax);
+    qc_code y = (qc_code)qc_clamp(v, e->qmin, e->qmax);
     if (e->table)
-        y = e->table[y];
+        y = e->table[(uint8_t)y];
     return residual ? qc_add2(y, *residual, e->add) : y;
 }
 

@@ -5,12 +5,18 @@
 #include "vector.h"
 
 #define CHUNK 256
-#define MAX_PENDING 257 /* bytes whose sum fits 16 bits */
+#if QC_SIGNED_CODES
+typedef int16_t narrow_sum;
+#define MAX_PENDING 256 /* codes whose sum fits 16 bits */
+#else
+typedef uint16_t narrow_sum;
+#define MAX_PENDING 257
+#endif
 
 /* Sums of bytes over many elements, for up to CHUNK channels: 16 bits wide, then 32. */
 typedef struct {
     int32_t pending;
-    uint16_t narrow[CHUNK];
+    narrow_sum narrow[CHUNK];
     int32_t wide[CHUNK];
 } byte_sums;
 
@@ -31,14 +37,14 @@ static inline void widen_sums(byte_sums *s, int64_t channels)
 }
 
 /* Adds `count` elements that are `step` bytes apart. */
-static inline void add_elements(byte_sums *s, const uint8_t *x, int64_t count, int64_t step, int64_t channels)
+static inline void add_elements(byte_sums *s, const qc_code *x, int64_t count, int64_t step, int64_t channels)
 {
     for (int64_t i = 0; i < count; i++, x += step) {
         if (s->pending == MAX_PENDING)
             widen_sums(s, channels);
         s->pending++;
         for (int64_t c = 0; c < channels; c++)
-            s->narrow[c] = (uint16_t)(s->narrow[c] + x[c]);
+            s->narrow[c] = (narrow_sum)(s->narrow[c] + x[c]);
     }
 }
 
@@ -56,22 +62,21 @@ static inline average average_of(int32_t multiplier, int32_t shift, int32_t zero
 }
 
 /* Averages of rows x columns <= MAX_PENDING elements, for n channels. */
-static inline void average_taps(const average *k, const uint8_t *x, int64_t rows, int64_t row_step, int64_t columns,
-                         int64_t column_step, int64_t n, uint8_t *out)
+static inline void average_taps(const average *k, const qc_code *x, int64_t rows, int64_t row_step, int64_t columns,
+                         int64_t column_step, int64_t n, qc_code *out)
 {
-    const vec none = vec_zero();
     for (int64_t c = 0; c < n; c += VEC) {
-        vec low = none, high = none, v[4];
+        vec low = vec_zero(), high = vec_zero(), v[4];
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < columns; j++) {
                 const vec bytes = vec_load(x + c + i * row_step + j * column_step);
-                low = V(add_epi16)(low, V(unpacklo_epi8)(bytes, none));
-                high = V(add_epi16)(high, V(unpackhi_epi8)(bytes, none));
+                low = V(add_epi16)(low, vec_low_words(bytes));
+                high = V(add_epi16)(high, vec_high_words(bytes));
             }
-        v[0] = V(unpacklo_epi16)(low, none);
-        v[1] = V(unpackhi_epi16)(low, none);
-        v[2] = V(unpacklo_epi16)(high, none);
-        v[3] = V(unpackhi_epi16)(high, none);
+        v[0] = vec_low_sums(low);
+        v[1] = vec_high_sums(low);
+        v[2] = vec_low_sums(high);
+        v[3] = vec_high_sums(high);
         for (int i = 0; i < 4; i++)
             v[i] = vec_scale(&k->scaling, V(add_epi32)(v[i], k->first));
         vec_store_part(out + c, vec_clamp_bytes(vec_pack(v[0], v[1], v[2], v[3]), k->low, k->high), n - c);

@@ -3,8 +3,8 @@
 
 typedef struct {
     qc_binary p;
-    const uint8_t *a, *b;
-    uint8_t *out;
+    const qc_code *a, *b;
+    qc_code *out;
     int is_mul;
 } binary_job;
 
@@ -19,14 +19,14 @@ static inline sum_terms sum_terms_of(const qc_binary *p)
                         p->qmin, p->qmax}};
 }
 
-static inline uint8_t mul_one(const qc_binary *p, int32_t a, int32_t b)
+static inline qc_code mul_one(const qc_binary *p, int32_t a, int32_t b)
 {
     const int64_t product = (int64_t)(a - p->a_zero_point) * (b - p->b_zero_point);
-    return (uint8_t)qc_clamp(qc_scale(product, p->multiplier, p->shift) + p->zero_point, p->qmin, p->qmax);
+    return (qc_code)qc_clamp(qc_scale(product, p->multiplier, p->shift) + p->zero_point, p->qmin, p->qmax);
 }
 
-static void strided_row(const binary_job *job, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
-                        uint8_t *out, int64_t out_step, int64_t count)
+static void strided_row(const binary_job *job, const qc_code *a, int64_t a_step, const qc_code *b, int64_t b_step,
+                        qc_code *out, int64_t out_step, int64_t count)
 {
     const qc_binary copy = job->p, *p = &copy; /* a local: bytes stored below cannot alias it */
     const sum_terms terms = sum_terms_of(p);
@@ -64,8 +64,7 @@ static inline product_constants product_constants_of(const qc_binary *p)
 /* 2 * VEC_LANES products of 16-bit differences, scaled, as 16 bits; `is_small` is a constant. */
 QC_INLINE vec product_words(const product_constants *k, int is_small, vec a, vec b)
 {
-    const vec low = V(mullo_epi16)(a, b), high = V(mulhi_epi16)(a, b);
-    const vec x0 = V(unpacklo_epi16)(low, high), x1 = V(unpackhi_epi16)(low, high);
+    const vec x0 = vec_low_products(a, b), x1 = vec_high_products(a, b);
     const vec y = is_small ? V(packs_epi32)(vec_scale_small(&k->small, x0), vec_scale_small(&k->small, x1))
                            : V(packs_epi32)(vec_scale(&k->any, x0), vec_scale(&k->any, x1));
     return V(adds_epi16)(y, k->zero_point);
@@ -73,12 +72,10 @@ QC_INLINE vec product_words(const product_constants *k, int is_small, vec a, vec
 
 QC_INLINE vec product_bytes(const product_constants *k, int is_small, vec a, vec b)
 {
-    const vec none = vec_zero(), za = k->a_zero_point, zb = k->b_zero_point;
-    const vec y0 = product_words(k, is_small, V(sub_epi16)(V(unpacklo_epi8)(a, none), za),
-                                 V(sub_epi16)(V(unpacklo_epi8)(b, none), zb));
-    const vec y1 = product_words(k, is_small, V(sub_epi16)(V(unpackhi_epi8)(a, none), za),
-                                 V(sub_epi16)(V(unpackhi_epi8)(b, none), zb));
-    return vec_clamp_bytes(V(packus_epi16)(y0, y1), k->qmin, k->qmax);
+    const vec za = k->a_zero_point, zb = k->b_zero_point;
+    const vec y0 = product_words(k, is_small, V(sub_epi16)(vec_low_words(a), za), V(sub_epi16)(vec_low_words(b), zb));
+    const vec y1 = product_words(k, is_small, V(sub_epi16)(vec_high_words(a), za), V(sub_epi16)(vec_high_words(b), zb));
+    return vec_clamp_bytes(vec_narrow(y0, y1), k->qmin, k->qmax);
 }
 
 /* One row of bytes; a step is 1, or 0 for a single repeated value. */
@@ -89,14 +86,14 @@ QC_INLINE vec product_bytes(const product_constants *k, int is_small, vec a, vec
         vec_store_part(out + i, COMBINE(__VA_ARGS__, va, vb), count - i);            \
     }
 
-static void sum_row(const vec_sum *k, const uint8_t *a, int64_t a_step, const uint8_t *b, int64_t b_step,
-                    uint8_t *out, int64_t count)
+static void sum_row(const vec_sum *k, const qc_code *a, int64_t a_step, const qc_code *b, int64_t b_step,
+                    qc_code *out, int64_t count)
 {
     DENSE_ROW(vec_sum_bytes, k)
 }
 
-static void product_row(const product_constants *k, const uint8_t *a, int64_t a_step, const uint8_t *b,
-                        int64_t b_step, uint8_t *out, int64_t count)
+static void product_row(const product_constants *k, const qc_code *a, int64_t a_step, const qc_code *b,
+                        int64_t b_step, qc_code *out, int64_t count)
 {
     if (k->is_small)
         DENSE_ROW(product_bytes, k, 1)
@@ -193,7 +190,7 @@ static void collapse(qc_binary *p)
     p->rank = rank;
 }
 
-static void run_binary(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out,
+static void run_binary(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out,
                        int is_mul)
 {
     binary_job job = {*p, a, b, out, is_mul};
@@ -204,12 +201,12 @@ static void run_binary(const qc_context *c, const qc_binary *p, const uint8_t *a
     qc_parallel(c, binary_task, &job, count * 8);
 }
 
-void qc_add_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+void qc_add_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out)
 {
     run_binary(c, p, a, b, out, 0);
 }
 
-void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+void qc_mul_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out)
 {
     run_binary(c, p, a, b, out, 1);
 }

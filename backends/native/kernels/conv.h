@@ -3,11 +3,27 @@
 #define QC_CONV_H
 
 #include "arith.h"
+#include "level.h"
 #include "tile.h"
 
 #define QC_BLOCK_ROWS 200          /* most output pixels of a block */
 #define QC_TAP_CHUNK 64            /* taps of one tile call */
 #define QC_NEAR_WEIGHTS (640 << 10) /* bytes of weights that stay in the second-level cache */
+
+/* The packed weights of the level, and how many bytes of the depth one step of a tile takes. */
+#if defined(QC_I8MM)
+#define QC_WEIGHTS(p) ((p)->pairs)
+#define QC_DEPTH_STEP 8
+#else
+#define QC_WEIGHTS(p) ((p)->weight)
+#define QC_DEPTH_STEP 4
+#endif
+
+/* Groups of four along a depth, in whole steps. */
+static inline int64_t qc_depth_quads(int64_t depth)
+{
+    return (depth + QC_DEPTH_STEP - 1) / QC_DEPTH_STEP * (QC_DEPTH_STEP / 4);
+}
 
 typedef struct {
     const qc_conv2d *p;

@@ -129,7 +129,7 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
     const int64_t at = first_channel(job, panels), words = (job->taps * job->k4 + 63) / 64;
     return (qc_tile){
         .k4 = job->k4,
-        .weight = p->weight + packed * panel_bytes(job),
+        .weight = QC_WEIGHTS(p) + packed * panel_bytes(job),
         .panel_stride = panel_bytes(job),
         .unsaturated = p->unsaturated + packed * (QC_PANEL / 8) * words,
         .unsaturated_stride = words,
@@ -335,7 +335,7 @@ static void conv_task(const void *argument, int index, int count)
 qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows)
 {
     const int64_t in_group = p->channels / p->groups, out_group = p->out_channels / p->groups;
-    qc_conv_job job = {.p = p, .rows = rows, .taps = p->kernel_h * p->kernel_w, .k4 = (in_group + 3) / 4};
+    qc_conv_job job = {.p = p, .rows = rows, .taps = p->kernel_h * p->kernel_w, .k4 = qc_depth_quads(in_group)};
     job.panels = p->groups * ((out_group + QC_PANEL - 1) / QC_PANEL);
     job.pointwise = job.taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
                     p->out_height == p->height && p->out_width == p->width;
@@ -350,9 +350,9 @@ static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_
     qc_conv_job job = qc_plan_conv(p, p->batch * p->out_height * p->out_width);
     if (job.rows == 1 && job.pointwise && p->groups == 1) {
         if (out_i32)
-            qc_gemv_u8_s8c_i32(context, p, x, out_i32);
+            qc_gemv_u8_s8c_i32(context, p, (const qc_code *)x, out_i32);
         else
-            qc_gemv_u8_s8c_u8(context, p, x, residual, out);
+            qc_gemv_u8_s8c_u8(context, p, (const qc_code *)x, (const qc_code *)residual, (qc_code *)out);
         return;
     }
     job.x = x;
@@ -368,13 +368,13 @@ static void run_conv(const qc_context *context, const qc_conv2d *p, const uint8_
     qc_parallel(context, conv_task, &job, job.rows * depth * p->out_channels);
 }
 
-void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
-                         uint8_t *out)
+void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const qc_code *x, const qc_code *residual,
+                         qc_code *out)
 {
-    run_conv(c, p, x, residual, out, NULL);
+    run_conv(c, p, (const uint8_t *)x, (const uint8_t *)residual, (uint8_t *)out, NULL);
 }
 
-void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out)
+void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const qc_code *x, int32_t *out)
 {
-    run_conv(c, p, x, NULL, NULL, out);
+    run_conv(c, p, (const uint8_t *)x, NULL, NULL, out);
 }

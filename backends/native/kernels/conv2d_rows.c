@@ -52,7 +52,7 @@ static void find_runs(const qc_conv2d *p, const qc_conv_job *conv, int64_t oy, i
     block->runs = 0;
     for (int64_t at = 0; at < block->count;) {
         const int64_t y = (from + at) / p->out_width, end = qc_min(block->count, (y + 1) * p->out_width - from);
-        qc_row_run run = taps_of_row(p, conv, oy + y), *previous = &block->run[block->runs - 1];
+        qc_row_run run = taps_of_row(p, conv, oy + y), *previous = &block->run[qc_max(block->runs - 1, 0)];
         run.first = at;
         run.end = end;
         if (block->runs && previous->tap == run.tap && previous->taps == run.taps) {
@@ -130,13 +130,13 @@ static void rows_task(const void *argument, int index, int count)
         offsets[ky] = ky * p->dilation_h * row_bytes;
     qc_conv_job conv = qc_plan_conv(p, rows * p->out_width);
     conv.taps = p->kernel_h;
-    conv.k4 = (p->kernel_w * p->channels + 3) / 4;
+    conv.k4 = qc_depth_quads(p->kernel_w * p->channels);
     conv.tap_offsets = offsets;
     conv.padded = conv.taps <= QC_TAP_CHUNK ? job->p->padded : NULL;
     uint8_t *const windows = copy + job->p->windows;
     if (job->p->window) {
         conv.taps = 1;
-        conv.k4 = job->p->window / 4;
+        conv.k4 = qc_depth_quads(job->p->window);
         conv.padded = NULL;
     }
     conv.residual = job->residual;
@@ -170,12 +170,13 @@ static void rows_task(const void *argument, int index, int count)
     }
 }
 
-void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const uint8_t *x,
-                               const uint8_t *residual, uint8_t *out)
+void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const qc_code *x,
+                               const qc_code *residual, qc_code *out)
 {
     const qc_conv2d *conv = &p->conv;
     const int64_t depth = conv->kernel_h * conv->kernel_w * conv->channels;
     const int64_t weights = depth * conv->out_channels, inputs = conv->batch * conv->height * conv->width * conv->channels;
-    const rows_job job = {c, p, x, residual, out, conv->out_channels >= 2 * QC_PANEL * c->threads && weights > inputs};
+    const rows_job job = {c, p, (const uint8_t *)x, (const uint8_t *)residual, (uint8_t *)out,
+                          conv->out_channels >= 2 * QC_PANEL * c->threads && weights > inputs};
     qc_parallel(c, rows_task, &job, conv->batch * conv->out_height * conv->out_width * weights);
 }

@@ -218,17 +218,18 @@ static int64_t depthwise_cost(const qc_conv2d *p)
     return p->batch * p->out_height * p->out_width * p->channels * p->kernel_h * p->kernel_w * 3;
 }
 
-void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x, const uint8_t *residual,
-                            uint8_t *out)
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const qc_code *x, const qc_code *residual,
+                            qc_code *out)
 {
-    depthwise_job job = {.context = c, .d = p, .x = x, .residual = residual, .out = out};
+    depthwise_job job = {.context = c, .d = p, .x = (const uint8_t *)x, .residual = (const uint8_t *)residual,
+                         .out = (uint8_t *)out};
     run_depthwise(&job, depthwise_cost(&p->conv));
 }
 
-void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x, uint8_t *out)
+void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const qc_code *x, qc_code *out)
 {
     const qc_conv2d *a = &p->pointwise;
-    depthwise_job job = {.context = c, .d = &p->depthwise, .pointwise = a, .x = x, .out = out};
+    depthwise_job job = {.context = c, .d = &p->depthwise, .pointwise = a, .x = (const uint8_t *)x, .out = (uint8_t *)out};
     run_depthwise(&job, depthwise_cost(&p->depthwise.conv) +
                             a->batch * a->height * a->width * a->channels * a->out_channels);
 }

@@ -52,4 +52,8 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t 
 /* Where an instruction set has no form of its own: pixels one after another, QC_BLOCK bytes each. */
 void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row);
 
+/* A row of results from such pixels, in portable C. */
+void qc_depthwise_row_any(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residual,
+                          uint8_t *const *out);
+
 #endif

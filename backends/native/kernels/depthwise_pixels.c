@@ -32,6 +32,50 @@ int64_t qc_depthwise_laid_rows(const qc_conv2d *p)
 #endif
 
 #if !defined(QC_AVX512) && !defined(QC_AVX2)
+/* Weights of kernel rows follow one another in quads of rows, or of taps where codes are signed. */
+static const int8_t *weight_of_tap(const qc_conv2d *p, const int8_t *weight, int64_t ky, int64_t kx)
+{
+#if QC_SIGNED_CODES
+    return weight + (ky * ((p->kernel_w + 3) / 4) + kx / 4) * 256 + kx % 4;
+#else
+    return weight + (ky / 4 * p->kernel_w + kx) * 256 + ky % 4;
+#endif
+}
+
+void qc_depthwise_row_any(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
+                          uint8_t *const *outs)
+{
+    const qc_conv2d *p = &c->d->conv;
+    const qc_code *residual = (const qc_code *)residuals[0];
+    uint8_t *out = outs[0];
+    const qc_epilogue *e = &p->epilogue;
+#if QC_SIGNED_CODES
+    const int64_t quads = (p->kernel_w + 3) / 4 * p->kernel_h;
+#else
+    const int64_t quads = (p->kernel_h + 3) / 4 * p->kernel_w;
+#endif
+    const int8_t *weight = p->weight + c->block * 4 * quads;
+    for (int64_t i = 0; i < p->out_width; i++)
+        for (int64_t first = 0; first < c->lanes; first += 16) {
+            int32_t acc[16];
+            const int64_t lanes = qc_min(16, c->lanes - first);
+            memcpy(acc, e->bias + c->block + first, sizeof acc);
+            for (int64_t ky = 0; ky < p->kernel_h; ky++)
+                for (int64_t kx = 0; kx < p->kernel_w; kx++) {
+                    const qc_code *x =
+                        (const qc_code *)rows[ky * QC_MOST_SETS] + (i * p->stride_w + kx * p->dilation_w) * QC_BLOCK + first;
+                    const int8_t *w = weight_of_tap(p, weight, ky, kx) + first;
+                    for (int64_t n = 0; n < lanes; n++)
+                        acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];
+                }
+            for (int64_t n = 0; n < lanes; n++) {
+                const int64_t at = i * p->channels + first + n;
+                out[at] = (uint8_t)qc_finish(e, acc[n], c->block + first + n, residual ? residual + at : NULL);
+            }
+        }
+}
+
+#if !defined(QC_NEON)
 void qc_depthwise_begin(const qc_channels *c)
 {
     (void)c;
@@ -45,30 +89,9 @@ void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int6
 void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
                       const uint8_t *const *residuals, uint8_t *const *outs)
 {
-    const qc_conv2d *p = &c->d->conv;
-    const uint8_t *residual = residuals[0];
-    uint8_t *out = outs[0];
-    const qc_epilogue *e = &p->epilogue;
-    const int8_t *weight = p->weight + c->block * 4 * ((p->kernel_h + 3) / 4) * p->kernel_w;
-    (void)step;
     (void)top;
-    for (int64_t i = 0; i < p->out_width; i++)
-        for (int64_t first = 0; first < c->lanes; first += 16) {
-            int32_t acc[16];
-            const int64_t lanes = qc_min(16, c->lanes - first);
-            memcpy(acc, e->bias + c->block + first, sizeof acc);
-            for (int64_t ky = 0; ky < p->kernel_h; ky++)
-                for (int64_t kx = 0; kx < p->kernel_w; kx++) {
-                    const int64_t pixel = i * p->stride_w + kx * p->dilation_w;
-                    const uint8_t *x = rows[ky * QC_MOST_SETS] + pixel * QC_BLOCK + first;
-                    const int8_t *w = weight + (ky / 4 * p->kernel_w + kx) * 256 + first + ky % 4;
-                    for (int64_t n = 0; n < lanes; n++)
-                        acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];
-                }
-            for (int64_t n = 0; n < lanes; n++) {
-                const int64_t at = i * p->channels + first + n;
-                out[at] = qc_finish(e, acc[n], c->block + first + n, residual ? residual + at : NULL);
-            }
-        }
+    (void)step;
+    qc_depthwise_row_any(c, rows, residuals, outs);
 }
+#endif
 #endif

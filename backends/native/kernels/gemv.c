@@ -1,9 +1,7 @@
 /* A product of one row with packed weights. Each weight is used once, so what counts is how fast they arrive:
  * panel after panel they are one run of addresses, which processors fetch ahead better than any prefetch
  * instruction, and better than several panels side by side. */
-#include "arith.h"
-#include "level.h"
-#include "tile.h"
+#include "conv.h"
 
 #include <string.h>
 
@@ -55,7 +53,7 @@ static void sum_panels(const gemv_job *job, int64_t first, int count, int32_t *s
     for (int r = 0; r < QC_TILE_ROWS; r++)
         rows[r] = job->x;
     const qc_tile tile = {
-        .rows = rows, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = job->p->weight + first * bytes,
+        .rows = rows, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = QC_WEIGHTS(job->p) + first * bytes,
         .panel_stride = bytes, .unsaturated = job->p->unsaturated + first * (QC_PANEL / 8) * words,
         .unsaturated_stride = words, .start = job->p->epilogue.bias + first * QC_PANEL, .sums = sums,
         .columns = count * QC_PANEL,
@@ -85,19 +83,19 @@ static void gemv_task(const void *argument, int index, int count)
 static void run_gemv(const qc_context *context, gemv_job *job)
 {
     job->panels = (job->p->out_channels + QC_PANEL - 1) / QC_PANEL;
-    job->k4 = (job->p->channels + 3) / 4;
+    job->k4 = qc_depth_quads(job->p->channels);
     qc_parallel(context, gemv_task, job, job->p->channels * job->p->out_channels);
 }
 
-void qc_gemv_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x, const uint8_t *residual,
-                       uint8_t *out)
+void qc_gemv_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const qc_code *x, const qc_code *residual,
+                       qc_code *out)
 {
-    gemv_job job = {.p = p, .x = x, .residual = residual, .out = out};
+    gemv_job job = {.p = p, .x = (const uint8_t *)x, .residual = (const uint8_t *)residual, .out = (uint8_t *)out};
     run_gemv(c, &job);
 }
 
-void qc_gemv_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out)
+void qc_gemv_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const qc_code *x, int32_t *out)
 {
-    gemv_job job = {.p = p, .x = x, .out_i32 = out};
+    gemv_job job = {.p = p, .x = (const uint8_t *)x, .out_i32 = out};
     run_gemv(c, &job);
 }

@@ -4,7 +4,19 @@
 
 #include <stdint.h>
 
-#if defined(__AVX512BW__) && defined(__AVX512VNNI__)
+#include "qc.h"
+
+#if QC_SIGNED_CODES
+#if defined(__aarch64__) && !defined(QC_PORTABLE)
+#define QC_NEON 1
+#if defined(__ARM_FEATURE_DOTPROD)
+#define QC_DOT 1  /* sdot */
+#endif
+#if defined(__ARM_FEATURE_MATMUL_INT8)
+#define QC_I8MM 1 /* smmla */
+#endif
+#endif
+#elif defined(__AVX512BW__) && defined(__AVX512VNNI__)
 #define QC_AVX512 1
 #elif defined(__AVX2__)
 #define QC_AVX2 1
@@ -17,6 +29,7 @@
 #define QC_INLINE static inline __attribute__((always_inline))
 
 /* Numbers at any address. */
+typedef uint32_t qc_uint32_anywhere __attribute__((aligned(1), may_alias));
 typedef int32_t qc_int32_anywhere __attribute__((aligned(1), may_alias));
 typedef int64_t qc_int64_anywhere __attribute__((aligned(1), may_alias));
 

@@ -3,8 +3,11 @@
  * A unit of work is up to four panels of columns of one matrix: it packs them as signed bytes, which stay in the
  * first-level cache, and multiplies the rows of `a` as they lie. Packed columns end in zeros, so it does not
  * matter what a row of `a` reads behind its end. */
-#include "tile.h"
+#include "conv.h"
 #include "vector.h"
+#if defined(QC_NEON)
+#include "matmul_neon.h"
+#endif
 
 #include <string.h>
 
@@ -27,6 +30,7 @@ typedef struct {
     int8_t *packed;
 } column_unit;
 
+#if !defined(QC_NEON)
 /* Puts four rows of 16 bytes into groups of four, as signed bytes. */
 static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *out)
 {
@@ -44,7 +48,7 @@ static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *o
 #else
     for (int n = 0; n < QC_PANEL; n++)
         for (int k = 0; k < 4; k++)
-            out[4 * n + k] = (int8_t)(row[k][at + n] - 128);
+            out[4 * n + k] = (int8_t)((qc_code)row[k][at + n] - QC_CODE_OFFSET);
 #endif
 }
 
@@ -68,19 +72,20 @@ static void sum_columns(const int8_t *panel, int64_t k4, int32_t *sums)
             sums[n] += panel[4 * n] + panel[4 * n + 1] + panel[4 * n + 2] + panel[4 * n + 3];
 #endif
 }
+#endif
 
 static void pack_columns(const matmul_job *job, const uint8_t *b, const column_unit *unit)
 {
     const qc_matmul *p = job->p;
     const int64_t panel_bytes = job->k4 * 4 * QC_PANEL;
-    for (int64_t k = 0; k < job->k4; k++) {
-        const uint8_t *row[4];
-        for (int i = 0; i < 4; i++)
-            row[i] = 4 * k + i < p->depth ? b + (4 * k + i) * p->columns + unit->first : unit->fill;
+    for (int64_t k = 0; k < 4 * job->k4; k += QC_DEPTH_STEP) {
+        const uint8_t *row[QC_DEPTH_STEP];
+        for (int i = 0; i < QC_DEPTH_STEP; i++)
+            row[i] = k + i < p->depth ? b + (k + i) * p->columns + unit->first : unit->fill;
         for (int panel = 0; panel < unit->panels; panel++)
-            interleave(row, panel * QC_PANEL, unit->packed + panel * panel_bytes + k * 4 * QC_PANEL);
+            interleave(row, panel * QC_PANEL, unit->packed + panel * panel_bytes + k * QC_PANEL);
     }
-    const int32_t zero_points = (int32_t)p->depth * (p->b_zero_point - 128);
+    const int32_t zero_points = (int32_t)p->depth * (p->b_zero_point - QC_CODE_OFFSET);
     for (int panel = 0; panel < unit->panels; panel++) {
         int32_t *term = unit->term + panel * QC_PANEL;
         sum_columns(unit->packed + panel * panel_bytes, job->k4, term);
@@ -89,7 +94,7 @@ static void pack_columns(const matmul_job *job, const uint8_t *b, const column_u
     }
 }
 
-#if defined(QC_VECTOR)
+#if defined(QC_VECTOR) && !defined(QC_NEON)
 /* Sums of four rows of bytes. */
 static inline __m128i sum_four_rows(const uint8_t *const row[4], int64_t depth)
 {
@@ -123,19 +128,23 @@ static inline __m128i sum_four_rows(const uint8_t *const row[4], int64_t depth)
 /* term[r] = -zb * sum of row r, for `rows` rows; writes whole groups of four. */
 static void sum_rows(const qc_matmul *p, const uint8_t *a, int64_t rows, int32_t *term)
 {
-    const int32_t factor = 128 - p->b_zero_point;
+    const int32_t factor = QC_CODE_OFFSET - p->b_zero_point;
     for (int64_t r = 0; r < rows; r += 4) {
         const uint8_t *row[4];
         for (int i = 0; i < 4; i++)
             row[i] = a + qc_min(r + i, rows - 1) * p->depth;
-#if defined(QC_VECTOR)
+#if defined(QC_VECTOR) && !defined(QC_NEON)
         const __m128i sums = _mm_mullo_epi32(sum_four_rows(row, p->depth), _mm_set1_epi32(factor));
         _mm_storeu_si128((__m128i *)(term + r), sums);
 #else
         for (int i = 0; i < 4; i++) {
             int32_t sum = 0;
+#if defined(QC_NEON)
+            sum = sum_row(row[i], p->depth);
+#else
             for (int64_t k = 0; k < p->depth; k++)
-                sum += row[i][k];
+                sum += (qc_code)row[i][k];
+#endif
             term[r + i] = factor * sum;
         }
 #endif
@@ -167,12 +176,12 @@ static void multiply_rows(const matmul_job *job, const uint8_t *a, const column_
     const uint8_t *pointers[QC_TILE_ROWS];
     const int64_t offset = 0;
     qc_tile tile = {
-        .rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = unit->packed,
+        .rows = pointers, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = unit->packed, .any_weight = 1,
         .panel_stride = job->k4 * 4 * QC_PANEL, .start = unit->term, .epilogue = &p->epilogue,
         .channel = p->per_column ? unit->first : 0, .columns = unit->columns, .out_stride = p->columns,
         .sums = job->out ? NULL : sums,
     };
-    const int by_row = p->b_zero_point != 128;
+    const int by_row = p->b_zero_point != QC_CODE_OFFSET;
     if (by_row) {
         tile.start = start;
         tile.start_step = QC_TILE_LD;
@@ -204,7 +213,7 @@ static void matmul_task(const void *argument, int index, int count)
     uint8_t *scratch = job->scratch + index * p->scratch_step;
     column_unit unit = {.term = (int32_t *)scratch, .fill = scratch + QC_TILE_LD * sizeof(int32_t),
                         .packed = (int8_t *)scratch + QC_TILE_LD * (sizeof(int32_t) + 1)};
-    memset(unit.fill, 128, QC_TILE_LD);
+    memset(unit.fill, QC_CODE_OFFSET, QC_TILE_LD);
     int64_t all = job->units * job->parts;
     for (int i = 0; i < p->rank; i++)
         all *= p->shape[i];
@@ -238,7 +247,7 @@ static void run_matmul(const qc_context *context, const qc_matmul *p, const uint
         return;
     matmul_job job = {.p = p, .a = a, .b = b, .out = out, .out_i32 = out_i32, .parts = 1};
     job.scratch = context->scratch + p->scratch;
-    job.k4 = (p->depth + 3) / 4;
+    job.k4 = qc_depth_quads(p->depth);
     job.units = (p->columns + QC_TILE_LD - 1) / QC_TILE_LD;
     const int64_t units = count * job.units;
     if (units % context->threads && units < 8 * context->threads)
@@ -246,12 +255,12 @@ static void run_matmul(const qc_context *context, const qc_matmul *p, const uint
     qc_parallel(context, matmul_task, &job, count * p->rows * p->columns * p->depth);
 }
 
-void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b, uint8_t *out)
+void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b, qc_code *out)
 {
-    run_matmul(c, p, a, b, out, NULL);
+    run_matmul(c, p, (const uint8_t *)a, (const uint8_t *)b, (uint8_t *)out, NULL);
 }
 
-void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b, int32_t *out)
+void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b, int32_t *out)
 {
-    run_matmul(c, p, a, b, NULL, out);
+    run_matmul(c, p, (const uint8_t *)a, (const uint8_t *)b, NULL, out);
 }

@@ -3,15 +3,15 @@
 
 typedef struct {
     const qc_mean *p;
-    const uint8_t *x;
-    uint8_t *out;
+    const qc_code *x;
+    qc_code *out;
 } mean_job;
 
 /* A recursive function unrolled into itself takes seconds to compile and gains nothing. */
 #define RECURSIVE static __attribute__((noinline))
 
 /* Calls add_elements for the runs along the last reduced axis. */
-RECURSIVE void sum_reduced(const qc_mean *p, const uint8_t *x, int axis, int64_t channels, byte_sums *sums)
+RECURSIVE void sum_reduced(const qc_mean *p, const qc_code *x, int axis, int64_t channels, byte_sums *sums)
 {
     if (axis == p->reduced_rank - 1) {
         add_elements(sums, x, p->reduced_shape[axis], p->reduced_stride[axis], channels);
@@ -21,8 +21,13 @@ RECURSIVE void sum_reduced(const qc_mean *p, const uint8_t *x, int axis, int64_t
         sum_reduced(p, x + i * p->reduced_stride[axis], axis + 1, channels, sums);
 }
 
+static inline uint32_t widened(int32_t code)
+{
+    return (uint32_t)code;
+}
+
 /* The sum of one result's elements, with runs of neighbouring bytes along the last reduced axis. */
-RECURSIVE uint32_t sum_runs(const qc_mean *p, const uint8_t *x, int axis)
+RECURSIVE uint32_t sum_runs(const qc_mean *p, const qc_code *x, int axis)
 {
     uint32_t sum = 0;
     const int64_t length = p->reduced_shape[axis], step = p->reduced_stride[axis];
@@ -31,10 +36,10 @@ RECURSIVE uint32_t sum_runs(const qc_mean *p, const uint8_t *x, int axis)
             sum += sum_runs(p, x + i * step, axis + 1);
     else if (step == 1)
         for (int64_t i = 0; i < length; i++)
-            sum += x[i];
+            sum += widened(x[i]);
     else
         for (int64_t i = 0; i < length; i++)
-            sum += x[i * step];
+            sum += widened(x[i * step]);
     return sum;
 }
 
@@ -101,7 +106,7 @@ static void mean_task(const void *argument, int index, int count)
         }
 #endif
         byte_sums sums;
-        uint8_t bytes[CHUNK];
+        qc_code bytes[CHUNK];
         if (step == 1) {
             start_sums(&sums, size, (int32_t)(0 - zero));
             sum_reduced(p, job->x + x_at, 0, size, &sums);
@@ -116,7 +121,7 @@ static void mean_task(const void *argument, int index, int count)
     }
 }
 
-void qc_mean_u8(const qc_context *c, const qc_mean *p, const uint8_t *x, uint8_t *out)
+void qc_mean_u8(const qc_context *c, const qc_mean *p, const qc_code *x, qc_code *out)
 {
     qc_mean joined = *p;
     const mean_job job = {&joined, x, out};

@@ -57,7 +57,7 @@ int64_t qc_peak_products(int64_t rounds)
 #define ROUNDS_OF_CALL 64
 
 /* The loop of the portable tile, over operands in the first-level cache. */
-__attribute__((noinline)) static void add_products(const uint8_t *row, const int8_t *weight, int32_t *sums)
+__attribute__((noinline)) static void add_products(const qc_code *row, const int8_t *weight, int32_t *sums)
 {
     for (int64_t k = 0; k < DEPTH; k += 4, weight += 4 * QC_PANEL) {
         const int32_t a0 = row[k], a1 = row[k + 1], a2 = row[k + 2], a3 = row[k + 3];
@@ -69,7 +69,7 @@ __attribute__((noinline)) static void add_products(const uint8_t *row, const int
 int64_t qc_peak_products(int64_t rounds)
 {
     static const int8_t weight[DEPTH * QC_PANEL];
-    static const uint8_t row[DEPTH];
+    static const qc_code row[DEPTH];
     int32_t sums[QC_PANEL] = {0};
     const int64_t calls = rounds / ROUNDS_OF_CALL + 1;
     for (int64_t i = 0; i < calls; i++) {

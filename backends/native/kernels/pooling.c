@@ -7,8 +7,8 @@
 
 typedef struct {
     const qc_pool *p;
-    const uint8_t *x;
-    uint8_t *out;
+    const qc_code *x;
+    qc_code *out;
 } pool_job;
 
 /* The taps of a window that lie inside the image, along one axis. */
@@ -24,22 +24,22 @@ static inline tap_range taps_inside(int64_t start, int64_t kernel, int64_t dilat
 }
 
 /* The largest bytes of rows x columns taps, for n channels. */
-QC_INLINE void max_taps(const uint8_t *x, int64_t rows, int64_t row_step, int64_t columns, int64_t column_step,
-                        int64_t n, uint8_t *out)
+QC_INLINE void max_taps(const qc_code *x, int64_t rows, int64_t row_step, int64_t columns, int64_t column_step,
+                        int64_t n, qc_code *out)
 {
 #if defined(QC_VECTOR)
     for (int64_t c = 0; c < n; c += VEC) {
-        vec best = vec_zero();
+        vec best = V(set1_epi8)((char)QC_LEAST_CODE);
         for (int64_t i = 0; i < rows; i++)
             for (int64_t j = 0; j < columns; j++)
-                best = V(max_epu8)(best, vec_load(x + c + i * row_step + j * column_step));
+                best = vec_max_codes(best, vec_load(x + c + i * row_step + j * column_step));
         vec_store_part(out + c, best, n - c);
     }
 #else
-    memset(out, 0, (size_t)n);
+    memset(out, QC_LEAST_CODE, (size_t)n);
     for (int64_t i = 0; i < rows; i++)
         for (int64_t j = 0; j < columns; j++) {
-            const uint8_t *source = x + i * row_step + j * column_step;
+            const qc_code *source = x + i * row_step + j * column_step;
             for (int64_t c = 0; c < n; c++)
                 out[c] = out[c] > source[c] ? out[c] : source[c];
         }
@@ -47,14 +47,14 @@ QC_INLINE void max_taps(const uint8_t *x, int64_t rows, int64_t row_step, int64_
 }
 
 /* One row of windows, tap by tap; common sizes have constant loops. */
-static void max_row(const qc_pool *p, const uint8_t *x, tap_range rows, uint8_t *out)
+static void max_row(const qc_pool *p, const qc_code *x, tap_range rows, qc_code *out)
 {
     const int64_t channels = p->channels, line = p->width * channels;
     const int64_t row_step = p->dilation_h * line, column_step = p->dilation_w * channels;
     x += rows.first * line;
     for (int64_t ox = 0; ox < p->out_width; ox++, out += channels) {
         const tap_range taps = taps_inside(ox * p->stride_w - p->pad_left, p->kernel_w, p->dilation_w, p->width);
-        const uint8_t *source = x + taps.first * channels;
+        const qc_code *source = x + taps.first * channels;
         if (rows.count == 3 && taps.count == 3)
             max_taps(source, 3, row_step, 3, column_step, channels, out);
         else if (rows.count == 2 && taps.count == 2)
@@ -65,9 +65,9 @@ static void max_row(const qc_pool *p, const uint8_t *x, tap_range rows, uint8_t 
 }
 
 /* One row of large windows: maxima of the columns of a strip, then of the windows in it. */
-static void max_row_by_columns(const qc_pool *p, const uint8_t *x, tap_range rows, uint8_t *out)
+static void max_row_by_columns(const qc_pool *p, const qc_code *x, tap_range rows, qc_code *out)
 {
-    uint8_t strip[(COLUMNS + 1) * BLOCK];
+    qc_code strip[(COLUMNS + 1) * BLOCK];
     const int64_t channels = p->channels, line = p->width * channels;
     const int64_t reach = (p->kernel_w - 1) * p->dilation_w, windows = (COLUMNS - 1 - reach) / p->stride_w + 1;
     x += rows.first * line;
@@ -98,8 +98,8 @@ static void max_pool_task(const void *argument, int index, int count)
     for (int64_t row = rows * index / count; row < rows * (index + 1) / count; row++) {
         const int64_t image = row / p->out_height, top = row % p->out_height * p->stride_h - p->pad_top;
         const tap_range taps = taps_inside(top, p->kernel_h, p->dilation_h, p->height);
-        const uint8_t *x = job->x + image * p->height * p->width * p->channels;
-        uint8_t *out = job->out + row * p->out_width * p->channels;
+        const qc_code *x = job->x + image * p->height * p->width * p->channels;
+        qc_code *out = job->out + row * p->out_width * p->channels;
         if (by_columns)
             max_row_by_columns(p, x, taps, out);
         else
@@ -112,7 +112,7 @@ static int64_t pool_cost(const qc_pool *p)
     return p->batch * p->out_height * p->out_width * p->channels * p->kernel_h * p->kernel_w;
 }
 
-void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out)
+void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out)
 {
     pool_job job = {p, x, out};
     qc_parallel(c, max_pool_task, &job, pool_cost(p) * 2);
@@ -120,13 +120,13 @@ void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, u
 
 /* requant(sum - elements * z) of the window [y0, y1) x [x0, x1), which lies inside the image. */
 static void average_window(const pool_job *job, int64_t image, int64_t y0, int64_t y1, int64_t x0, int64_t x1,
-                           int64_t divisor, uint8_t *out)
+                           int64_t divisor, qc_code *out)
 {
     const qc_pool *p = job->p;
     const int64_t tall = qc_max(0, y1 - y0), wide = qc_max(0, x1 - x0);
     const int32_t first = -(int32_t)(tall * wide) * p->x_zero_point;
     const int32_t multiplier = p->multiplier[divisor - 1], shift = p->shift[divisor - 1];
-    const uint8_t *x = job->x + ((image * p->height + y0) * p->width + x0) * p->channels;
+    const qc_code *x = job->x + ((image * p->height + y0) * p->width + x0) * p->channels;
 #if defined(QC_VECTOR)
     if (tall * wide <= MAX_PENDING) {
         const average k = average_of(multiplier, shift, p->zero_point, first, p->qmin, p->qmax);
@@ -163,7 +163,7 @@ static void avg_pool_task(const void *argument, int index, int count)
     }
 }
 
-void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out)
+void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out)
 {
     pool_job job = {p, x, out};
     qc_parallel(c, avg_pool_task, &job, pool_cost(p) * 4);
@@ -187,7 +187,7 @@ static void adaptive_task(const void *argument, int index, int count)
     }
 }
 
-void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out)
+void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out)
 {
     pool_job job = {p, x, out};
     qc_parallel(c, adaptive_task, &job, p->batch * p->height * p->width * p->channels * 4);

@@ -1,8 +1,9 @@
 /* Types, parameter blocks and prototypes shared by the kernels and by the emitted program.
  *
- * Storage: an int8 value q is kept as the byte q + 128; a rank-4 integer tensor is kept as NHWC; every
- * other tensor is row-major. All zero points and clamp bounds below are in that byte domain (+128).
- * A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there.
+ * Storage: an int8 value q is kept as a byte of type qc_code: q + 128, or q itself where codes are signed.
+ * A rank-4 integer tensor is kept as NHWC; every other tensor is row-major. All zero points and clamp
+ * bounds below are in the domain of that byte; a table is indexed by the byte's bits. Names say u8 for
+ * either. A kernel may read up to 64 bytes past the end of a byte tensor; it never writes there.
  *
  * `out` may be the residual of a product, or an operand of requantize, add, mul, table and clamp that has
  * the type of the result: every element is read before the one in its place is written, by the same
@@ -12,6 +13,25 @@
 
 #include <stdint.h>
 #include <stddef.h>
+
+/* Codes are unsigned where products want an unsigned operand (x86), else signed. */
+#if !defined(QC_SIGNED_CODES)
+#if defined(__aarch64__) || defined(__arm__)
+#define QC_SIGNED_CODES 1
+#else
+#define QC_SIGNED_CODES 0
+#endif
+#endif
+
+#if QC_SIGNED_CODES
+typedef int8_t qc_code;
+#define QC_CODE_OFFSET 0
+#define QC_LEAST_CODE (-128)
+#else
+typedef uint8_t qc_code;
+#define QC_CODE_OFFSET 128  /* what a byte exceeds its code by */
+#define QC_LEAST_CODE 0
+#endif
 
 #define QC_MAX_RANK 8
 #define QC_PANEL 16         /* output channels in a packed weight panel */
@@ -37,8 +57,10 @@ typedef struct {
     const int32_t *multiplier;
     const int32_t *shift;
     const float *scale;          /* multiplier * 2^-shift where the fp32 round-down path is exact, else NULL */
+    const int32_t *left, *right; /* with signed codes: max(0, 32 - shift), NULL where all are 0, and the negative of
+                                    max(1, shift - 31), NULL where these would not give SR */
     int32_t zero_point, qmin, qmax;
-    const uint8_t *table;        /* 256 bytes or NULL */
+    const qc_code *table;        /* 256 codes or NULL */
     int32_t has_residual;
     int32_t add[8];              /* za, ma, zb, mb, shift, zo, qmin, qmax */
 } qc_epilogue;
@@ -52,6 +74,7 @@ typedef struct {
     int64_t block_rows;          /* output pixels of a block where it runs by blocks, at most QC_BLOCK_ROWS */
     int32_t pad_value;
     const int8_t *weight;
+    const int8_t *pairs;         /* the same weights for the level i8mm: [Cout/16][taps][Cin/8][8][2][8] */
     const uint64_t *unsaturated; /* of the weight panels: see qc_tile */
     qc_epilogue epilogue;
 } qc_conv2d;
@@ -150,40 +173,40 @@ typedef struct {
     const float *scale;
 } qc_dequantize_sums;
 
-void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
-                         const uint8_t *residual, uint8_t *out);
-void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
-void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const uint8_t *x,
-                              const uint8_t *residual, uint8_t *out);
+void qc_conv2d_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const qc_code *x,
+                         const qc_code *residual, qc_code *out);
+void qc_conv2d_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const qc_code *x, int32_t *out);
+void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, const qc_code *x,
+                              const qc_code *residual, qc_code *out);
 /* A 1x1 convolution of a single pixel without groups; `p` need not say how it is cut into tiles. */
-void qc_gemv_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const uint8_t *x,
-                       const uint8_t *residual, uint8_t *out);
-void qc_gemv_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const uint8_t *x, int32_t *out);
-void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const uint8_t *x,
-                            const uint8_t *residual, uint8_t *out);
-void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const uint8_t *x,
-                               uint8_t *out);
-void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
-                        uint8_t *out);
-void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const uint8_t *a, const uint8_t *b,
+void qc_gemv_u8_s8c_u8(const qc_context *c, const qc_conv2d *p, const qc_code *x,
+                       const qc_code *residual, qc_code *out);
+void qc_gemv_u8_s8c_i32(const qc_context *c, const qc_conv2d *p, const qc_code *x, int32_t *out);
+void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const qc_code *x,
+                            const qc_code *residual, qc_code *out);
+void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const qc_code *x,
+                               qc_code *out);
+void qc_matmul_u8_u8_u8(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b,
+                        qc_code *out);
+void qc_matmul_u8_u8_i32(const qc_context *c, const qc_matmul *p, const qc_code *a, const qc_code *b,
                          int32_t *out);
-void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, uint8_t *out);
+void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, qc_code *out);
 void qc_dequantize_i32_f32(const qc_context *c, const qc_dequantize_sums *p, const int32_t *x,
                            float *out);
-void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8_t *x, float *out);
-void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, uint8_t *out);
-void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const uint8_t *x, uint8_t *out);
-void qc_add_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out);
-void qc_mul_u8(const qc_context *c, const qc_binary *p, const uint8_t *a, const uint8_t *b, uint8_t *out);
-void qc_table_u8(const qc_context *c, int64_t count, const uint8_t *table, const uint8_t *x, uint8_t *out);
-void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const uint8_t *x,
-                 uint8_t *out);
-void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
-void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
-void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const uint8_t *x, uint8_t *out);
-void qc_mean_u8(const qc_context *c, const qc_mean *p, const uint8_t *x, uint8_t *out);
-void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
-void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out);
+void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const qc_code *x, float *out);
+void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, qc_code *out);
+void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const qc_code *x, qc_code *out);
+void qc_add_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out);
+void qc_mul_u8(const qc_context *c, const qc_binary *p, const qc_code *a, const qc_code *b, qc_code *out);
+void qc_table_u8(const qc_context *c, int64_t count, const qc_code *table, const qc_code *x, qc_code *out);
+void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const qc_code *x,
+                 qc_code *out);
+void qc_max_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out);
+void qc_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out);
+void qc_adaptive_avg_pool2d_u8(const qc_context *c, const qc_pool *p, const qc_code *x, qc_code *out);
+void qc_mean_u8(const qc_context *c, const qc_mean *p, const qc_code *x, qc_code *out);
+void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const qc_code *x, qc_code *out);
+void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const qc_code *x, qc_code *out);
 void qc_copy_nd(const qc_context *c, const qc_copy *p, const void *x, void *out);
 /* Dot products of registers, so many rounds; returns the multiply-accumulates. */
 int64_t qc_peak_products(int64_t rounds);

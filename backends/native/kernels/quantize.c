@@ -42,6 +42,35 @@ QC_INLINE vec round_lanes(const rounding *k, const float *x)
     return V(cvtps_epi32)(V(min_ps)(v, k->high));
 }
 
+#if defined(QC_NEON)
+/* A vector of codes of one plane. */
+QC_INLINE vec round_bytes(const rounding *k, const float *x, vec zero)
+{
+    const vec v01 = V(packs_epi32)(round_lanes(k, x), round_lanes(k, x + VEC_LANES));
+    const vec v23 = V(packs_epi32)(round_lanes(k, x + 2 * VEC_LANES), round_lanes(k, x + 3 * VEC_LANES));
+    return vec_narrow(V(add_epi16)(v01, zero), V(add_epi16)(v23, zero));
+}
+
+/* Whole vectors of three or four planes; returns the number of pixels done. `channels` is a constant. */
+QC_INLINE int64_t quantize_lanes(const qc_quantize *p, const float *x, int64_t count, int channels, uint8_t *out)
+{
+    const rounding k = rounding_of(p);
+    const vec zero = V(set1_epi16)((int16_t)p->zero_point);
+    int64_t i = 0;
+    for (; i + VEC <= count; i += VEC, out += VEC * channels) {
+        const vec a = round_bytes(&k, x + i, zero), b = round_bytes(&k, x + p->pixels + i, zero);
+        const vec c = round_bytes(&k, x + 2 * p->pixels + i, zero);
+        if (channels == 3) {
+            const int8x16x3_t three = {{a, b, c}};
+            vst3q_s8((int8_t *)out, three);
+        } else {
+            const int8x16x4_t four = {{a, b, c, round_bytes(&k, x + 3 * p->pixels + i, zero)}};
+            vst4q_s8((int8_t *)out, four);
+        }
+    }
+    return i;
+}
+#else
 /* Three bytes of each 32-bit lane, side by side. */
 QC_INLINE void store_triples(uint8_t *out, vec lanes)
 {
@@ -78,6 +107,7 @@ QC_INLINE int64_t quantize_lanes(const qc_quantize *p, const float *x, int64_t c
     return i;
 }
 #endif
+#endif
 
 static void quantize_plane(const qc_quantize *p, const float *x, int64_t count, uint8_t *out)
 {
@@ -88,7 +118,7 @@ static void quantize_plane(const qc_quantize *p, const float *x, int64_t count, 
     for (; i + VEC <= count; i += VEC) {
         const vec v01 = V(packs_epi32)(round_lanes(&k, x + i), round_lanes(&k, x + i + VEC_LANES));
         const vec v23 = V(packs_epi32)(round_lanes(&k, x + i + 2 * VEC_LANES), round_lanes(&k, x + i + 3 * VEC_LANES));
-        vec_store(out + i, vec_order(V(packus_epi16)(V(add_epi16)(v01, zero), V(add_epi16)(v23, zero))));
+        vec_store(out + i, vec_order(vec_narrow(V(add_epi16)(v01, zero), V(add_epi16)(v23, zero))));
     }
 #endif
     for (; i < count; i++)
@@ -143,7 +173,7 @@ static void quantize_task(const void *argument, int index, int count)
     }
 }
 
-void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, uint8_t *out)
+void qc_quantize_f32_u8(const qc_context *c, const qc_quantize *p, const float *x, qc_code *out)
 {
     border_job job = {p, x, out};
     qc_parallel(c, quantize_task, &job, p->batch * p->channels * p->pixels * 8);
@@ -153,7 +183,7 @@ static void dequantize_plane(const uint8_t *restrict x, int64_t count, int32_t z
                              float *restrict out)
 {
     for (int64_t i = 0; i < count; i++)
-        out[i] = (float)(x[i] - zero_point) * scale;
+        out[i] = (float)((qc_code)x[i] - zero_point) * scale;
 }
 
 /* Interleaved channels to planes, in blocks of STRIP channels by STRIP pixels; few channels take more pixels. */
@@ -181,7 +211,7 @@ static void dequantize_task(const void *argument, int index, int count)
     }
 }
 
-void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const uint8_t *x, float *out)
+void qc_dequantize_u8_f32(const qc_context *c, const qc_quantize *p, const qc_code *x, float *out)
 {
     border_job job = {p, x, out};
     qc_parallel(c, dequantize_task, &job, p->batch * p->channels * p->pixels * 8);

@@ -3,16 +3,16 @@
 
 typedef struct {
     int64_t count;
-    const uint8_t *table, *x;
-    uint8_t *out;
+    const qc_code *table, *x;
+    qc_code *out;
     int32_t qmin, qmax;
 } map_job;
 
 static void table_task(const void *argument, int index, int count)
 {
     const map_job *job = argument;
-    const uint8_t *table = job->table, *x = job->x;
-    uint8_t *out = job->out;
+    const qc_code *table = job->table, *x = job->x;
+    qc_code *out = job->out;
     int64_t i = job->count * index / count;
     const int64_t end = job->count * (index + 1) / count;
 #if defined(QC_VECTOR)
@@ -23,11 +23,11 @@ static void table_task(const void *argument, int index, int count)
         vec_store_part(out + i, vec_look_up(&t, vec_load(x + i)), end - i);
 #else
     for (; i < end; i++)
-        out[i] = table[x[i]];
+        out[i] = table[(uint8_t)x[i]];
 #endif
 }
 
-void qc_table_u8(const qc_context *c, int64_t count, const uint8_t *table, const uint8_t *x, uint8_t *out)
+void qc_table_u8(const qc_context *c, int64_t count, const qc_code *table, const qc_code *x, qc_code *out)
 {
     map_job job = {.count = count, .table = table, .x = x, .out = out};
     qc_parallel(c, table_task, &job, count * 8);
@@ -36,16 +36,16 @@ void qc_table_u8(const qc_context *c, int64_t count, const uint8_t *table, const
 static void clamp_task(const void *argument, int index, int count)
 {
     const map_job *job = argument;
-    const uint8_t low = (uint8_t)job->qmin, high = (uint8_t)job->qmax, *x = job->x;
-    uint8_t *out = job->out;
+    const qc_code low = (qc_code)job->qmin, high = (qc_code)job->qmax, *x = job->x;
+    qc_code *out = job->out;
     const int64_t end = job->count * (index + 1) / count;
     for (int64_t i = job->count * index / count; i < end; i++) {
-        const uint8_t v = x[i] < low ? low : x[i];
+        const qc_code v = x[i] < low ? low : x[i];
         out[i] = v > high ? high : v;
     }
 }
 
-void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const uint8_t *x, uint8_t *out)
+void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax, const qc_code *x, qc_code *out)
 {
     map_job job = {.count = count, .x = x, .out = out, .qmin = qmin, .qmax = qmax};
     qc_parallel(c, clamp_task, &job, count * 4);
@@ -54,14 +54,14 @@ void qc_clamp_u8(const qc_context *c, int64_t count, int32_t qmin, int32_t qmax,
 typedef struct {
     const qc_requantize *p;
     const int32_t *wide;
-    const uint8_t *bytes;
-    uint8_t *out;
+    const qc_code *bytes;
+    qc_code *out;
 } requantize_job;
 
-static inline uint8_t requantize_one(const qc_requantize *p, int64_t x, int64_t channel)
+static inline qc_code requantize_one(const qc_requantize *p, int64_t x, int64_t channel)
 {
     const int32_t v = qc_scale(x - p->x_zero_point, p->multiplier[channel], p->shift[channel]);
-    return (uint8_t)qc_clamp(v + p->zero_point, p->qmin, p->qmax);
+    return (qc_code)qc_clamp(v + p->zero_point, p->qmin, p->qmax);
 }
 
 /* Rows of one channel: runs of p->inner values with one multiplier. */
@@ -128,21 +128,21 @@ static void requantize(const qc_context *c, const requantize_job *job)
                 p->outer * p->channels * p->inner * 16);
 }
 
-void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, uint8_t *out)
+void qc_requantize_i32_u8(const qc_context *c, const qc_requantize *p, const int32_t *x, qc_code *out)
 {
     const requantize_job job = {p, x, NULL, out};
     requantize(c, &job);
 }
 
 /* A byte has 256 values: with one multiplier the operation is a table. */
-void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const uint8_t *x, uint8_t *out)
+void qc_requantize_u8_u8(const qc_context *c, const qc_requantize *p, const qc_code *x, qc_code *out)
 {
     const int64_t count = p->outer * p->channels * p->inner;
     const requantize_job job = {p, NULL, x, out};
     if (p->channels == 1 && count > 256) {
-        uint8_t table[256];
+        qc_code table[256];
         for (int i = 0; i < 256; i++)
-            table[i] = requantize_one(p, i, 0);
+            table[i] = requantize_one(p, (qc_code)i, 0);
         qc_table_u8(c, count, table, x, out);
         return;
     }

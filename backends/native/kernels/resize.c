@@ -5,8 +5,8 @@
 
 typedef struct {
     const qc_resize *p;
-    const uint8_t *x;
-    uint8_t *out;
+    const qc_code *x;
+    qc_code *out;
 } resize_job;
 
 static int64_t clip(int64_t v, int64_t size) { return v < 0 ? 0 : v >= size ? size - 1 : v; }
@@ -17,12 +17,12 @@ static void nearest_task(const void *argument, int index, int count)
     const resize_job *job = argument;
     const qc_resize *p = job->p;
     const int64_t rows = p->batch * p->out_height, width = p->out_width * p->channels;
-    const uint8_t *last = NULL;
+    const qc_code *last = NULL;
     for (int64_t row = rows * index / count; row < rows * (index + 1) / count; row++) {
         const int64_t oy = row % p->out_height;
         const int64_t y = clip(qc_floor_div(oy * p->scale[1] + p->offset[0], p->scale[0]), p->height);
-        const uint8_t *line = job->x + (row / p->out_height * p->height + y) * p->width * p->channels;
-        uint8_t *out = job->out + row * width;
+        const qc_code *line = job->x + (row / p->out_height * p->height + y) * p->width * p->channels;
+        qc_code *out = job->out + row * width;
         if (line == last) {
             memcpy(out, out - width, (size_t)width);
             continue;
@@ -35,17 +35,17 @@ static void nearest_task(const void *argument, int index, int count)
     }
 }
 
-void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out)
+void qc_resize_nearest_u8(const qc_context *c, const qc_resize *p, const qc_code *x, qc_code *out)
 {
     resize_job job = {p, x, out};
     qc_parallel(c, nearest_task, &job, p->batch * p->out_height * p->out_width * p->channels * 4);
 }
 
 /* The weighted sums of four neighbours in 32 bits. */
-static void blend(const uint8_t *const *taps, int64_t at, const int64_t *weights, int32_t first, int64_t count,
+static void blend(const qc_code *const *taps, int64_t at, const int64_t *weights, int32_t first, int64_t count,
                   int32_t *restrict sums)
 {
-    const uint8_t *a = taps[0] + at, *b = taps[1] + at, *c = taps[2] + at, *d = taps[3] + at;
+    const qc_code *a = taps[0] + at, *b = taps[1] + at, *c = taps[2] + at, *d = taps[3] + at;
     const int32_t wa = (int32_t)weights[0], wb = (int32_t)weights[1];
     const int32_t wc = (int32_t)weights[2], wd = (int32_t)weights[3];
     for (int64_t i = 0; i < count; i++)
@@ -76,24 +76,23 @@ static inline small_blend small_blend_of(const qc_resize *p)
 /* Pairs of 16-bit values of two taps each, times their weights, scaled, as 16 bits. */
 QC_INLINE vec small_words(const small_blend *k, vec ab, vec cd, vec top, vec bottom)
 {
-    const vec none = vec_zero();
-    vec v0 = vec_add_pairs(k->first, V(unpacklo_epi8)(ab, none), top);
-    vec v1 = vec_add_pairs(k->first, V(unpackhi_epi8)(ab, none), top);
-    v0 = vec_add_pairs(v0, V(unpacklo_epi8)(cd, none), bottom);
-    v1 = vec_add_pairs(v1, V(unpackhi_epi8)(cd, none), bottom);
+    vec v0 = vec_add_pairs(k->first, vec_low_words(ab), top);
+    vec v1 = vec_add_pairs(k->first, vec_high_words(ab), top);
+    v0 = vec_add_pairs(v0, vec_low_words(cd), bottom);
+    v1 = vec_add_pairs(v1, vec_high_words(cd), bottom);
     return V(adds_epi16)(V(packs_epi32)(vec_scale_small(&k->scaling, v0), vec_scale_small(&k->scaling, v1)),
                          k->zero_point);
 }
 
-static void blend_small(const small_blend *k, const uint8_t *const *taps, const int64_t *weights, int64_t count,
-                        uint8_t *out)
+static void blend_small(const small_blend *k, const qc_code *const *taps, const int64_t *weights, int64_t count,
+                        qc_code *out)
 {
     const vec top = V(set1_epi32)((int32_t)(weights[0] | weights[1] << 16));
     const vec bottom = V(set1_epi32)((int32_t)(weights[2] | weights[3] << 16));
     for (int64_t i = 0; i < count; i += VEC) {
         const vec a = vec_load(taps[0] + i), b = vec_load(taps[1] + i);
         const vec c = vec_load(taps[2] + i), d = vec_load(taps[3] + i);
-        const vec y = V(packus_epi16)(
+        const vec y = vec_narrow(
             small_words(k, V(unpacklo_epi8)(a, b), V(unpacklo_epi8)(c, d), top, bottom),
             small_words(k, V(unpackhi_epi8)(a, b), V(unpackhi_epi8)(c, d), top, bottom));
         vec_store_part(out + i, vec_clamp_bytes(y, k->low, k->high), count - i);
@@ -102,18 +101,18 @@ static void blend_small(const small_blend *k, const uint8_t *const *taps, const 
 #endif
 
 /* One pixel whose sums may need more than 32 bits before the zero point is taken off. */
-static void blend_wide(const qc_resize *p, const uint8_t *const *taps, const int64_t *weights, uint8_t *out)
+static void blend_wide(const qc_resize *p, const qc_code *const *taps, const int64_t *weights, qc_code *out)
 {
     for (int64_t c = 0; c < p->channels; c++) {
         int64_t sum = 0;
         for (int i = 0; i < 4; i++)
             sum += (taps[i][c] - p->x_zero_point) * weights[i];
         const int32_t v = qc_scale(sum, p->multiplier, p->shift) + p->zero_point;
-        out[c] = (uint8_t)qc_clamp(v, p->qmin, p->qmax);
+        out[c] = (qc_code)qc_clamp(v, p->qmin, p->qmax);
     }
 }
 
-static void scale_sums(const qc_resize *p, const int32_t *sums, int64_t count, uint8_t *out)
+static void scale_sums(const qc_resize *p, const int32_t *sums, int64_t count, qc_code *out)
 {
     qc_scale_row(sums, count, p->multiplier, p->shift, p->zero_point, p->qmin, p->qmax, out);
 }
@@ -134,16 +133,16 @@ static void bilinear_task(const void *argument, int index, int count)
         const int64_t image = row / p->out_height;
         const int64_t y = row % p->out_height * p->scale[1] + p->offset[0], iy = qc_floor_div(y, p->scale[0]);
         const int64_t wy1 = y - iy * p->scale[0], wy0 = p->scale[0] - wy1;
-        const uint8_t *above = job->x + (image * p->height + clip(iy, p->height)) * p->width * channels;
-        const uint8_t *below = job->x + (image * p->height + clip(iy + 1, p->height)) * p->width * channels;
-        uint8_t *out = job->out + row * p->out_width * channels;
+        const qc_code *above = job->x + (image * p->height + clip(iy, p->height)) * p->width * channels;
+        const qc_code *below = job->x + (image * p->height + clip(iy + 1, p->height)) * p->width * channels;
+        qc_code *out = job->out + row * p->out_width * channels;
         int64_t pending = 0;
         for (int64_t ox = 0; ox < p->out_width; ox++) {
             const int64_t x = ox * p->scale[3] + p->offset[1], ix = qc_floor_div(x, p->scale[2]);
             const int64_t wx1 = x - ix * p->scale[2], wx0 = p->scale[2] - wx1;
             const int64_t left = clip(ix, p->width) * channels, right = clip(ix + 1, p->width) * channels;
             const int64_t weights[4] = {wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1};
-            const uint8_t *taps[4] = {above + left, above + right, below + left, below + right};
+            const qc_code *taps[4] = {above + left, above + right, below + left, below + right};
 #if defined(QC_VECTOR)
             if (is_small) {
                 blend_small(&small, taps, weights, channels, out + ox * channels);
@@ -169,7 +168,7 @@ static void bilinear_task(const void *argument, int index, int count)
     }
 }
 
-void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const uint8_t *x, uint8_t *out)
+void qc_resize_bilinear_u8(const qc_context *c, const qc_resize *p, const qc_code *x, qc_code *out)
 {
     resize_job job = {p, x, out};
     qc_parallel(c, bilinear_task, &job, p->batch * p->out_height * p->out_width * p->channels * 16);

@@ -26,6 +26,7 @@ typedef struct {
     const uint64_t *unsaturated; /* per strip of 8 columns a bit for each group of four along the depth: whether
                                     no pair of its products adds up beyond 16 bits; NULL where that is unknown */
     int64_t unsaturated_stride;  /* words from strip to strip */
+    int any_weight;              /* whether a weight may be -128; those of layers are not */
     const int32_t *start;        /* first values of the sums: a row of biases, or earlier sums */
     int64_t start_step;          /* elements from row to row of `start`: 0 or QC_TILE_LD */
     int32_t *sums;               /* where sums go as int32 with QC_TILE_LD per row, or NULL for bytes */

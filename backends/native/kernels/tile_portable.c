@@ -1,7 +1,7 @@
 /* The tile functions in portable C. */
 #include "level.h"
 
-#if !defined(QC_AVX512) && !defined(QC_AVX2)
+#if !defined(QC_AVX512) && !defined(QC_AVX2) && !defined(QC_NEON)
 #include "arith.h"
 #include "tile.h"
 
@@ -16,7 +16,7 @@ int qc_tile_rows(int64_t left, int panels)
 static void dot_panel(const qc_tile *tile, int r, const int8_t *weight, int32_t acc[QC_PANEL])
 {
     for (int64_t t = 0; t < tile->taps; t++) {
-        const uint8_t *row = tile->rows[t * tile->row_step + r] + tile->offsets[t];
+        const qc_code *row = (const qc_code *)(tile->rows[t * tile->row_step + r] + tile->offsets[t]);
         for (int64_t k = 0; k < tile->k4; k++, weight += 4 * QC_PANEL) {
             const int32_t a0 = row[4 * k], a1 = row[4 * k + 1], a2 = row[4 * k + 2], a3 = row[4 * k + 3];
             for (int n = 0; n < QC_PANEL; n++)
@@ -51,7 +51,8 @@ void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int6
     for (int r = 0; r < rows; r++)
         for (int64_t n = 0; n < columns; n++) {
             const int32_t v = acc[r * QC_TILE_LD + n];
-            out[r * stride + n] = qc_finish(e, v, channel + n, residual ? residual + r * stride + n : NULL);
+            const qc_code *more = residual ? (const qc_code *)residual + r * stride + n : NULL;
+            out[r * stride + n] = (uint8_t)qc_finish(e, v, channel + n, more);
         }
 }
 #else

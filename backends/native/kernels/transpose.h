@@ -33,22 +33,26 @@ static inline void qc_transpose_few(const uint8_t *x, int64_t x_step, uint8_t *o
         }                                       \
     }
 
-TRANSPOSE_LANES(qc_transpose_lane, __m128i, _mm_unpacklo_epi8, _mm_unpackhi_epi8)
+TRANSPOSE_LANES(qc_transpose_lane, lane, lane_low8, lane_high8)
 TRANSPOSE_LANES(qc_transpose_lanes, vec, V(unpacklo_epi8), V(unpackhi_epi8))
 
 static inline void qc_transpose_block(const uint8_t *x, int64_t x_step, uint8_t *out, int64_t out_step)
 {
-    __m128i a[16];
+    lane a[16];
     for (int i = 0; i < 16; i++)
-        a[i] = _mm_loadu_si128((const __m128i *)(x + i * x_step));
+        a[i] = lane_load(x + i * x_step);
     qc_transpose_lane(a);
     for (int i = 0; i < 16; i++)
-        _mm_storeu_si128((__m128i *)(out + i * out_step), a[i]);
+        lane_store(out + i * out_step, a[i]);
 }
 
 /* Reads 16 bytes into each lane, `step` bytes apart. */
 QC_INLINE vec qc_load_lanes(const uint8_t *x, int64_t step)
 {
+#if VEC == 16
+    (void)step;
+    return vec_load(x);
+#else
     const __m128i *first = (const __m128i *)x, *second = (const __m128i *)(x + step);
     const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(first)), _mm_loadu_si128(second), 1);
 #if VEC == 64
@@ -57,6 +61,7 @@ QC_INLINE vec qc_load_lanes(const uint8_t *x, int64_t step)
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 #else
     return low;
+#endif
 #endif
 }
 
@@ -77,9 +82,9 @@ static inline void qc_transpose_narrow(const uint8_t *x, int64_t x_step, uint8_t
     }
 }
 
-#define STORE_LANES(lane)                            \
+#define STORE_LANES(sixteen)                         \
     for (int i = 0; i < 16; i++, to += rows)         \
-        _mm_storeu_si128((__m128i *)to, lane);
+        lane_store(to, sixteen);
 
 /* Fewer than 16 rows of at least VEC bytes, to rows without a gap. Every 16 bytes that are written end in
  * bytes that the following ones replace; near the end they are written elsewhere first. Inside a caller with a
@@ -102,9 +107,11 @@ __attribute__((noinline)) static void qc_transpose_flat(const uint8_t *x, int64_
         STORE_LANES(_mm512_extracti32x4_epi32(a[i], 1))
         STORE_LANES(_mm512_extracti32x4_epi32(a[i], 2))
         STORE_LANES(_mm512_extracti32x4_epi32(a[i], 3))
-#else
+#elif VEC == 32
         STORE_LANES(_mm256_castsi256_si128(a[i]))
         STORE_LANES(_mm256_extracti128_si256(a[i], 1))
+#else
+        STORE_LANES(a[i])
 #endif
         if (apart)
             memcpy(out + j * rows, last, (size_t)(VEC * rows));
@@ -116,7 +123,7 @@ __attribute__((noinline)) static void qc_transpose_flat(const uint8_t *x, int64_
 static inline int64_t qc_split_columns(const uint8_t *x, uint8_t *out, int64_t out_step, int64_t rows,
                                        int64_t columns)
 {
-    __m128i pick[4][4];
+    lane pick[4][4];
     for (int64_t j = 0; j < columns; j++)
         for (int64_t part = 0; part < columns; part++) {
             int8_t places[16];
@@ -124,18 +131,18 @@ static inline int64_t qc_split_columns(const uint8_t *x, uint8_t *out, int64_t o
                 const int64_t at = i * columns + j;
                 places[i] = (int8_t)(at / 16 == part ? at % 16 : -1);
             }
-            pick[j][part] = _mm_loadu_si128((const __m128i *)places);
+            pick[j][part] = lane_load(places);
         }
     int64_t i = 0;
     for (; i + 16 <= rows; i += 16) {
-        __m128i v[4];
+        lane v[4];
         for (int64_t part = 0; part < columns; part++)
-            v[part] = _mm_loadu_si128((const __m128i *)(x + i * columns + part * 16));
+            v[part] = lane_load(x + i * columns + part * 16);
         for (int64_t j = 0; j < columns; j++) {
-            __m128i y = _mm_shuffle_epi8(v[0], pick[j][0]);
+            lane y = lane_pick(v[0], pick[j][0]);
             for (int64_t part = 1; part < columns; part++)
-                y = _mm_or_si128(y, _mm_shuffle_epi8(v[part], pick[j][part]));
-            _mm_storeu_si128((__m128i *)(out + j * out_step + i), y);
+                y = lane_or(y, lane_pick(v[part], pick[j][part]));
+            lane_store(out + j * out_step + i, y);
         }
     }
     return i;
@@ -194,16 +201,14 @@ static inline void qc_transpose_words(const int32_t *x, int64_t x_step, int32_t 
                 const int64_t i = qc_min(row, rows - 4), j = qc_min(column, columns - 4);
                 const int32_t *from = x + i * x_step + j;
                 int32_t *to = out + j * out_step + i;
-                const __m128i a = _mm_loadu_si128((const __m128i *)from);
-                const __m128i b = _mm_loadu_si128((const __m128i *)(from + x_step));
-                const __m128i c = _mm_loadu_si128((const __m128i *)(from + 2 * x_step));
-                const __m128i d = _mm_loadu_si128((const __m128i *)(from + 3 * x_step));
-                const __m128i ab0 = _mm_unpacklo_epi32(a, b), ab1 = _mm_unpackhi_epi32(a, b);
-                const __m128i cd0 = _mm_unpacklo_epi32(c, d), cd1 = _mm_unpackhi_epi32(c, d);
-                _mm_storeu_si128((__m128i *)to, _mm_unpacklo_epi64(ab0, cd0));
-                _mm_storeu_si128((__m128i *)(to + out_step), _mm_unpackhi_epi64(ab0, cd0));
-                _mm_storeu_si128((__m128i *)(to + 2 * out_step), _mm_unpacklo_epi64(ab1, cd1));
-                _mm_storeu_si128((__m128i *)(to + 3 * out_step), _mm_unpackhi_epi64(ab1, cd1));
+                const lane a = lane_load(from), b = lane_load(from + x_step);
+                const lane c = lane_load(from + 2 * x_step), d = lane_load(from + 3 * x_step);
+                const lane ab0 = lane_low32(a, b), ab1 = lane_high32(a, b);
+                const lane cd0 = lane_low32(c, d), cd1 = lane_high32(c, d);
+                lane_store(to, lane_low64(ab0, cd0));
+                lane_store(to + out_step, lane_high64(ab0, cd0));
+                lane_store(to + 2 * out_step, lane_low64(ab1, cd1));
+                lane_store(to + 3 * out_step, lane_high64(ab1, cd1));
             }
 }
 #endif

@@ -1,4 +1,4 @@
-/* Vectors of bytes and of 32-bit lanes under one name for AVX-512 and AVX2, so that a kernel is written once.
+/* Vectors of bytes and of 32-bit lanes under one name for AVX-512, AVX2 and NEON, so that a kernel is written once.
  *
  * Unpacking and packing stay inside 128-bit lanes on both, hence pack(unpack(x)) is in order. Where
  * QC_VECTOR is not defined the kernels run their scalar loops. */
@@ -10,7 +10,10 @@
 
 #include <string.h>
 
-#if defined(__AVX512BW__) || defined(__AVX2__)
+#if defined(QC_NEON)
+#define QC_VECTOR 1
+#include "vector_neon.h"
+#elif !QC_SIGNED_CODES && (defined(__AVX512BW__) || defined(__AVX2__))
 #define QC_VECTOR 1
 #include <immintrin.h>
 
@@ -116,6 +119,25 @@ QC_INLINE vec vec_add_pairs(vec sums, vec a, vec b)
 #else
     return V(add_epi32)(sums, V(madd_epi16)(a, b));
 #endif
+}
+
+/* Codes as 16-bit values, 16-bit sums of codes as 32-bit ones, and back with saturation, each half in lanes. */
+QC_INLINE vec vec_low_words(vec v) { return V(unpacklo_epi8)(v, vec_zero()); }
+QC_INLINE vec vec_high_words(vec v) { return V(unpackhi_epi8)(v, vec_zero()); }
+QC_INLINE vec vec_low_sums(vec words) { return V(unpacklo_epi16)(words, vec_zero()); }
+QC_INLINE vec vec_high_sums(vec words) { return V(unpackhi_epi16)(words, vec_zero()); }
+QC_INLINE vec vec_narrow(vec low, vec high) { return V(packus_epi16)(low, high); }
+QC_INLINE vec vec_max_codes(vec a, vec b) { return V(max_epu8)(a, b); }
+
+/* Products of 16-bit values. */
+QC_INLINE vec vec_low_products(vec a, vec b)
+{
+    return V(unpacklo_epi16)(V(mullo_epi16)(a, b), V(mulhi_epi16)(a, b));
+}
+
+QC_INLINE vec vec_high_products(vec a, vec b)
+{
+    return V(unpackhi_epi16)(V(mullo_epi16)(a, b), V(mulhi_epi16)(a, b));
 }
 
 QC_INLINE vec vec_clamp_bytes(vec v, vec low, vec high) { return V(min_epu8)(V(max_epu8)(v, low), high); }
@@ -258,11 +280,25 @@ QC_INLINE vec vec_look_up(const vec_table *t, vec x)
     return vec_select(x, low, high);
 }
 #endif
-#endif /* AVX-512 or AVX2 */
+
+/* 16 bytes, for transpositions. */
+typedef __m128i lane;
+QC_INLINE lane lane_load(const void *p) { return _mm_loadu_si128((const __m128i *)p); }
+QC_INLINE void lane_store(void *p, lane v) { _mm_storeu_si128((__m128i *)p, v); }
+QC_INLINE lane lane_low8(lane a, lane b) { return _mm_unpacklo_epi8(a, b); }
+QC_INLINE lane lane_high8(lane a, lane b) { return _mm_unpackhi_epi8(a, b); }
+QC_INLINE lane lane_low32(lane a, lane b) { return _mm_unpacklo_epi32(a, b); }
+QC_INLINE lane lane_high32(lane a, lane b) { return _mm_unpackhi_epi32(a, b); }
+QC_INLINE lane lane_low64(lane a, lane b) { return _mm_unpacklo_epi64(a, b); }
+QC_INLINE lane lane_high64(lane a, lane b) { return _mm_unpackhi_epi64(a, b); }
+QC_INLINE lane lane_or(lane a, lane b) { return _mm_or_si128(a, b); }
+/* The bytes of v at the places, 0 where a place is negative. */
+QC_INLINE lane lane_pick(lane v, lane places) { return _mm_shuffle_epi8(v, places); }
+#endif /* NEON, AVX-512 or AVX2 */
 
 /* out[i] = clamp(SR(sums[i], m, s) + z) with one m and s. */
 static inline void qc_scale_row(const int32_t *sums, int64_t count, int32_t multiplier, int32_t shift,
-                                int32_t zero_point, int32_t qmin, int32_t qmax, uint8_t *out)
+                                int32_t zero_point, int32_t qmin, int32_t qmax, qc_code *out)
 {
 #if defined(QC_VECTOR)
     const vec_scaling k = vec_scaling_of(V(set1_epi32)(multiplier), V(set1_epi32)(shift), zero_point);
@@ -278,7 +314,7 @@ static inline void qc_scale_row(const int32_t *sums, int64_t count, int32_t mult
     }
 #else
     for (int64_t i = 0; i < count; i++)
-        out[i] = (uint8_t)qc_clamp(qc_scale(sums[i], multiplier, shift) + zero_point, qmin, qmax);
+        out[i] = (qc_code)qc_clamp(qc_scale(sums[i], multiplier, shift) + zero_point, qmin, qmax);
 #endif
 }
 

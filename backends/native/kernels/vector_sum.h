@@ -4,7 +4,17 @@
 
 #include "vector.h"
 
-#if defined(QC_VECTOR)
+#if defined(QC_NEON)
+typedef byte_sum vec_sum;
+QC_INLINE vec_sum vec_sum_of(const int32_t *k) { return byte_sum_of(k); }
+QC_INLINE vec vec_sum_bytes(const vec_sum *k, vec a, vec b) { return sum_bytes(k, a, b); }
+
+static inline int vec_sum_fits(const int32_t *k)
+{
+    (void)k;
+    return 1;
+}
+#elif defined(QC_VECTOR)
 /* ADD2 modulo 2^32: a*ma + b*mb + rest, with each multiplier split into high * 2^15 + low so that a pair
  * of 16-bit products gives each half. The zero points and the rounding are in `rest`. */
 typedef struct {

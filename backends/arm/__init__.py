@@ -1,0 +1,1 @@
+"""ARM processors: levels and cores as datasheets, cross-compilation, and running elsewhere."""

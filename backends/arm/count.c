@@ -1,0 +1,103 @@
+/* A plugin of qemu (TCG plugins, include/qemu/qemu-plugin.h): counts the instructions that a program executes
+ * in each operator: in functions op_0, op_1 and so on of its program and in all that they call, between calls of
+ * runner_begin and runner_end. What qc_op does around them, such as to allocate, depends on addresses.
+ *
+ *     qemu-aarch64 -plugin count.so,out=FILE runner ...
+ *
+ * FILE gets a line per pair of calls. Debian ships no header of the interface; what is used of it is declared
+ * here. Blocks of code are counted as they begin: they end at jumps, and calls are jumps. */
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+typedef uint64_t plugin_id;
+struct qemu_plugin_tb;
+struct qemu_plugin_insn;
+
+#define EXPORT __attribute__((visibility("default")))
+#ifndef API
+#define API 1
+#endif
+enum { NO_REGISTERS = 0 };
+
+EXPORT int qemu_plugin_version = API;
+
+void qemu_plugin_register_vcpu_tb_trans_cb(plugin_id id, void (*called)(plugin_id id, struct qemu_plugin_tb *tb));
+void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, void (*called)(unsigned cpu, void *data),
+                                          int registers, void *data);
+size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
+struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
+const char *qemu_plugin_insn_symbol(const struct qemu_plugin_insn *instruction);
+
+static FILE *out;
+static int watching, counting;
+static uint64_t count;
+
+static void begin(unsigned cpu, void *data)
+{
+    (void)cpu;
+    (void)data;
+    watching = 1;
+    counting = 0;
+    count = 0;
+}
+
+static void end(unsigned cpu, void *data)
+{
+    (void)cpu;
+    (void)data;
+    if (watching) {
+        fprintf(out, "%llu\n", (unsigned long long)count);
+        fflush(out);
+    }
+    watching = counting = 0;
+}
+
+static void leave(unsigned cpu, void *data)
+{
+    (void)cpu;
+    (void)data;
+    counting = 0;
+}
+
+static void enter(unsigned cpu, void *data)
+{
+    (void)cpu;
+    counting = watching;
+    count += counting ? (uintptr_t)data : 0;
+}
+
+static void execute(unsigned cpu, void *data)
+{
+    (void)cpu;
+    count += counting ? (uintptr_t)data : 0;
+}
+
+static void translate(plugin_id id, struct qemu_plugin_tb *tb)
+{
+    (void)id;
+    const size_t instructions = qemu_plugin_tb_n_insns(tb);
+    const char *symbol = qemu_plugin_insn_symbol(qemu_plugin_tb_get_insn(tb, 0));
+    if (symbol && !strcmp(symbol, "runner_begin"))
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, begin, NO_REGISTERS, NULL);
+    else if (symbol && !strcmp(symbol, "runner_end"))
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, end, NO_REGISTERS, NULL);
+    else if (symbol && !strcmp(symbol, "qc_op"))
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, leave, NO_REGISTERS, NULL);
+    else if (symbol && !strncmp(symbol, "op_", 3))
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, enter, NO_REGISTERS, (void *)instructions);
+    else
+        qemu_plugin_register_vcpu_tb_exec_cb(tb, execute, NO_REGISTERS, (void *)instructions);
+}
+
+EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **argv)
+{
+    (void)info;
+    for (int i = 0; i < argc; i++)
+        if (!strncmp(argv[i], "out=", 4))
+            out = fopen(argv[i] + 4, "w");
+    if (!out)
+        return -1;
+    qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
+    return 0;
+}

@@ -1,0 +1,64 @@
+"""Executed instructions of each operator, counted by a plugin of qemu: exact and repeatable."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from functools import lru_cache
+from importlib.resources import files
+from pathlib import Path
+
+import torch
+
+from qcompiler.backends.arm.remote import RemoteProgram
+from qcompiler.backends.native.toolchain import shared_object
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.graph import QGraph
+from qcompiler.runtime.interpreter import operands_of
+from qcompiler.target.base import VIEW
+
+_SOURCE = "count.c"
+# Versions of the plugin interface: qemu refuses those that it no longer knows.
+_VERSIONS = (1, 2, 3, 4)
+
+
+def count_instructions(
+    graph: QGraph, program: RemoteProgram, inputs: Sequence[torch.Tensor]
+) -> dict[str, int]:
+    """Returns the instructions that each operator executes on one thread, for checked inputs.
+
+    Views execute none and are left out.
+
+    Args:
+        graph: the program.
+        program: what runs it; a process of its own is started under the plugin.
+        inputs: of the whole program; each operator gets the operands that it has there.
+
+    Raises:
+        QCompilerError: QC0801 without a compiler for the plugin, QC0822 when qemu takes none.
+    """
+    values = dict(graph.trace(*inputs))
+    wanted = [op.node for op in program.ops if op.kernel != VIEW]
+    for version in _VERSIONS:
+        with tempfile.TemporaryDirectory(prefix="qcompiler-") as name:
+            folder = Path(name)
+            (folder / "count.so").write_bytes(_plugin(version))
+            out = folder / "counts.txt"
+            watched = program.under("-plugin", f"{folder / 'count.so'},out={out}")
+            try:
+                for node in wanted:
+                    operands = [values[n] for n in operands_of(graph.node(node))]
+                    watched.run_op(node, operands, 1)
+            except QCompilerError as error:
+                if error.code != "QC0824" or version == _VERSIONS[-1]:
+                    raise
+                continue
+            counts = [int(line) for line in out.read_text(encoding="ascii").split()]
+            return dict(zip(wanted, counts, strict=True))
+    raise AssertionError
+
+
+@lru_cache(maxsize=len(_VERSIONS))
+def _plugin(version: int) -> bytes:
+    source = (files(__package__) / _SOURCE).read_bytes()
+    return shared_object(_SOURCE, source, (f"-DAPI={version}",))

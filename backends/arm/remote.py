@@ -1,0 +1,282 @@
+"""A program that runs in a process of its own, under qemu or on an ARM machine."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+import threading
+import weakref
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import IO
+
+import torch
+
+from qcompiler.backends.native.codes import CodeForm
+from qcompiler.backends.native.emitter import OpDescriptor
+from qcompiler.backends.native.layout import from_storage, to_storage
+from qcompiler.backends.native.values import solve_sizes
+from qcompiler.errors import QCompilerError
+from qcompiler.ir.annotations import type_of
+from qcompiler.ir.graph import QGraph
+from qcompiler.ir.types import TensorType
+from qcompiler.runtime.inputs import check_inputs
+from qcompiler.target.base import Run
+
+# Exit codes and commands of runner.c.
+NO_LEVEL = 3
+RUN, OPERATOR = 0, 1
+
+
+class RemoteProgram:
+    """A program behind pipes: its process starts with the first call; one call runs at a time.
+
+    Args:
+        graph: the program.
+        ops: its operators in order.
+        binary: the executable made with runner.c.
+        blob: packed constants.
+        form: how codes are stored.
+        prefix: the emulator's words before the command.
+        level: the level to run at, None for the best one of the processor.
+    """
+
+    def __init__(
+        self,
+        graph: QGraph,
+        ops: Sequence[OpDescriptor],
+        binary: bytes,
+        blob: bytes,
+        *,
+        form: CodeForm,
+        prefix: Sequence[str],
+        level: str | None = None,
+    ) -> None:
+        self.graph = graph
+        self.ops = tuple(ops)
+        self._content = {"program": binary, "constants.bin": blob}
+        self._form = form
+        self._prefix = tuple(prefix)
+        self._level = level
+        self._symbols = tuple(graph.symbols)
+        self._outputs = [type_of(node) for node in graph.results]
+        self._index = {op.node: i for i, op in enumerate(self.ops)}
+        self._nodes = {node.name: node for node in graph.nodes}
+        self._lock = threading.Lock()
+        self._process: _Process | None = None
+
+    def under(self, *options: str) -> RemoteProgram:
+        """Returns the same program in another process, with more options of the emulator.
+
+        Its addresses are the same each time, where the system has setarch: what a C library does
+        depends on them.
+        """
+        fixed = ("setarch", "-R") if shutil.which("setarch") else ()
+        return RemoteProgram(
+            self.graph,
+            self.ops,
+            self._content["program"],
+            self._content["constants.bin"],
+            form=self._form,
+            prefix=(*fixed, *self._prefix, *options),
+            level=self._level,
+        )
+
+    def level(self) -> str:
+        """Returns the level at which the program runs.
+
+        Raises:
+            QCompilerError: QC0823 when the processor has none of its levels.
+        """
+        with self._lock:
+            return self._started().level
+
+    def prepare(self, sizes: Mapping[str, int]) -> Run:
+        """Returns what runs checked inputs whose dynamic dimensions have the given sizes."""
+        return lambda inputs, threads: self._run(inputs, sizes, threads, 0)[0]
+
+    def run(self, inputs: Sequence[torch.Tensor], threads: int = 1) -> list[torch.Tensor]:
+        """Runs the program on CPU tensors and returns its results.
+
+        Raises:
+            QCompilerError: QC0701 when number, rank, dtype or shape of an input differ, QC0823 when
+                the processor lacks the program's instructions, QC0824 when the process ends.
+        """
+        return self._run(inputs, check_inputs(self.graph, inputs), threads, 0)[0]
+
+    def time_ops(
+        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
+    ) -> dict[str, float]:
+        """Returns each node's least microseconds over runs; under an emulator, those of that."""
+        sizes = check_inputs(self.graph, inputs)
+        runs = [self._run(inputs, sizes, threads, len(self.ops))[1] for _ in range(repeats)]
+        least = [min(times) / 1000 for times in zip(*runs, strict=True)]
+        return {op.node: time for op, time in zip(self.ops, least, strict=True)}
+
+    def run_op(
+        self,
+        node: str,
+        operands: Sequence[torch.Tensor],
+        threads: int = 1,
+        *,
+        over: int | None = None,
+    ) -> torch.Tensor:
+        """Runs one operator on logical values, in the order of its descriptor's operands.
+
+        The result is written over the operand at the place ``over``, or to memory of its own.
+        """
+        index = self._index[node]
+        values = solve_sizes([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
+        kind = type_of(self._nodes[node])
+        shape = kind.bind(values)
+        at = -1 if over is None else over
+        answers, _ = self._ask((OPERATOR, index, threads), values, operands, [(kind, shape)], at, 0)
+        return answers[0]
+
+    def _run(
+        self, inputs: Sequence[torch.Tensor], sizes: Mapping[str, int], threads: int, times: int
+    ) -> tuple[list[torch.Tensor], tuple[int, ...]]:
+        outputs = [(kind, kind.bind(sizes)) for kind in self._outputs]
+        return self._ask((RUN, 0, threads), sizes, inputs, outputs, -1, times)
+
+    def _ask(
+        self,
+        what: tuple[int, int, int],
+        sizes: Mapping[str, int],
+        inputs: Sequence[torch.Tensor],
+        outputs: Sequence[tuple[TensorType, Sequence[int]]],
+        over: int,
+        times: int,
+    ) -> tuple[list[torch.Tensor], tuple[int, ...]]:
+        """Sends one request and returns the results, and the nanoseconds of operators."""
+        symbols = [sizes.get(name, 0) for name in self._symbols]
+        stored = [_bytes(to_storage(x.detach().resolve_neg(), self._form)) for x in inputs]
+        lengths = [torch.Size(shape).numel() * kind.dtype.itemsize for kind, shape in outputs]
+        numbers = [
+            *what,
+            *(len(symbols), len(stored), len(lengths), over, times),
+            *symbols,
+            *map(len, stored),
+            *lengths,
+        ]
+        request = b"".join([struct.pack(f"={len(numbers)}q", *numbers), *stored])
+        with self._lock:
+            process = self._started()
+            try:
+                process.send(request)
+                (status,) = struct.unpack("=q", process.receive(8))
+                if status == 0:
+                    answers = [process.receive(length) for length in lengths]
+                    spent = struct.unpack(f"={times}q", process.receive(8 * times))
+            except (OSError, EOFError) as error:
+                self._process = None
+                raise process.failure() from error
+        if status:
+            message = f"the program failed with status {status}"
+            raise MemoryError(message) if status == -2 else RuntimeError(message)
+        results = [
+            from_storage(_tensor(answer), kind, shape, self._form)
+            for answer, (kind, shape) in zip(answers, outputs, strict=True)
+        ]
+        return results, spent
+
+    def _started(self) -> _Process:
+        if self._process is None or self._process.owner != os.getpid():
+            level = () if self._level is None else (self._level,)
+            self._process = _Process(self._content, self._prefix, level)
+        return self._process
+
+
+class _Process:
+    """A running program; its files are gone once it has read them."""
+
+    def __init__(
+        self, content: Mapping[str, bytes], prefix: Sequence[str], arguments: Sequence[str]
+    ) -> None:
+        self.owner = os.getpid()
+        self._log = tempfile.TemporaryFile()
+        with tempfile.TemporaryDirectory(prefix="qcompiler-") as name:
+            folder = Path(name)
+            for file, data in content.items():
+                (folder / file).write_bytes(data)
+            (folder / "program").chmod(0o700)
+            command = [*prefix, str(folder / "program"), str(folder / "constants.bin"), *arguments]
+            pipe = subprocess.PIPE
+            self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
+            self._finalizer = weakref.finalize(self, _end, self._child, self._log, self.owner)
+            try:
+                (length,) = struct.unpack("=q", self.receive(8))
+                self.level = self.receive(length).decode()
+            except EOFError as error:
+                raise self.failure() from error
+
+    def send(self, request: bytes) -> None:
+        """Writes a request."""
+        assert self._child.stdin is not None
+        self._child.stdin.write(request)
+        self._child.stdin.flush()
+
+    def receive(self, length: int) -> bytes:
+        """Reads so many bytes of an answer.
+
+        Raises:
+            EOFError: the program has ended.
+        """
+        assert self._child.stdout is not None
+        data = self._child.stdout.read(length)
+        if len(data) != length:
+            raise EOFError
+        return data
+
+    def failure(self) -> QCompilerError:
+        """Returns the error for a program that has ended."""
+        _stop(self._child)
+        status = self._child.returncode
+        self._log.seek(0)
+        said = self._log.read().decode(errors="replace").strip()
+        self._finalizer()
+        said = said.splitlines()[0].removeprefix("runner: ") if said else "it printed nothing"
+        if status == NO_LEVEL:
+            return QCompilerError(
+                "QC0823",
+                f"the program cannot run: {said}",
+                remedy="compile for a level that the processor has, or for armv8-fat",
+            )
+        return QCompilerError(
+            "QC0824",
+            f"the program ended with status {status}: {said}",
+            remedy="give it more memory; if it ended by itself, report the program as a defect",
+        )
+
+
+def _end(child: subprocess.Popen[bytes], log: IO[bytes], owner: int) -> None:
+    """Ends a program; a forked process leaves its parent's alone."""
+    if os.getpid() == owner:
+        _stop(child)
+        log.close()
+
+
+def _stop(child: subprocess.Popen[bytes]) -> None:
+    """Closes the pipes of a program, at which it ends, and waits for that."""
+    for pipe in (child.stdin, child.stdout):
+        if pipe is not None:
+            with suppress(OSError):
+                pipe.close()
+    try:
+        child.wait(timeout=2)
+    except subprocess.TimeoutExpired:
+        child.kill()
+        child.wait()
+
+
+def _bytes(stored: torch.Tensor) -> bytes:
+    data: bytes = stored.reshape(-1).view(torch.uint8).numpy().tobytes()
+    return data
+
+
+def _tensor(data: bytes) -> torch.Tensor:
+    return torch.frombuffer(bytearray(data), dtype=torch.uint8) if data else torch.empty(0).byte()

@@ -1,0 +1,13 @@
+# Zig brings its own C library: no other package is needed. With pip: pip install ziglang.
+set(CMAKE_SYSTEM_NAME Linux)
+set(CMAKE_SYSTEM_PROCESSOR aarch64)
+find_program(ZIG zig)
+if(ZIG)
+  set(CMAKE_C_COMPILER ${ZIG})
+  set(CMAKE_C_COMPILER_ARG1 "cc -target aarch64-linux-musl")
+else()
+  find_program(CMAKE_C_COMPILER NAMES python3 python REQUIRED)
+  set(CMAKE_C_COMPILER_ARG1 "-m ziglang cc -target aarch64-linux-musl")
+endif()
+set(CMAKE_C_FLAGS_INIT -fno-sanitize=undefined)
+set(MODEL_ZIG ON)

@@ -1,0 +1,1 @@
+"""Tests of the ARM targets; they run under qemu."""

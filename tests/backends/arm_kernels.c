@@ -1,0 +1,528 @@
+/* Compares every kernel of a level with the portable one, byte by byte, over random shapes.
+ *
+ * Stands in for program.c; arguments: level, first seed, number of seeds. The exit status is 1 where something
+ * differs, 3 where the processor or the library lacks the level. */
+#include "qc.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int qc_select(const char *name);
+
+#define ROOM (1 << 20)
+static uint8_t scratch[4 * ROOM] __attribute__((aligned(64)));
+static qc_code x[ROOM], y[ROOM], residual[ROOM], first[ROOM], second[ROOM];
+static int32_t sums[ROOM / 4], first_sums[ROOM], second_sums[ROOM];
+static float numbers[ROOM / 4], first_numbers[ROOM], second_numbers[ROOM];
+static int8_t weight[ROOM], pairs[2 * ROOM];
+static int32_t bias[4096], multiplier[4096], shift[4096], left[4096], right[4096];
+static qc_code table[256];
+static const char *level;
+static uint64_t state;
+static const qc_context context = {1, scratch};
+
+static uint32_t next(void)
+{
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    return (uint32_t)(state >> 33);
+}
+
+static int64_t between(int64_t low, int64_t high) { return low + (int64_t)(next() % (uint64_t)(high - low + 1)); }
+static int maybe(int percent) { return next() % 100 < (uint32_t)percent; }
+
+static void fill(void *out, int64_t count)
+{
+    uint8_t *bytes = out;
+    const int extreme = maybe(20);
+    for (int64_t i = 0; i < count; i++)
+        bytes[i] = (uint8_t)(extreme ? (maybe(50) ? 127 : 128) : next());
+}
+
+static void fill_weights(int8_t *out, int64_t count)
+{
+    fill(out, count);
+    for (int64_t i = 0; i < count; i++)
+        out[i] = out[i] == -128 ? -127 : out[i];
+}
+
+/* Multipliers in normal form whose results are codes for sums of about `reach`; now and then shifts below 32. */
+static void fill_scaling(int64_t channels, int reach_bits)
+{
+    const int wild = maybe(20), some_left = maybe(30);
+    left[0] = 0;
+    for (int64_t i = 0; i < channels; i++) {
+        int s = 31 + reach_bits - 7 + (int)between(-1, 1);
+        if (wild)
+            s = (int)between(8, 62);
+        if (!some_left)
+            s = s < 32 ? 32 : s;
+        multiplier[i] = (int32_t)between(1 << 23, (1 << 24) - 1) << 7;
+        if (maybe(5))
+            multiplier[i] = 0;
+        shift[i] = s;
+        left[i] = s < 32 ? 32 - s : 0;
+        right[i] = s > 32 ? 31 - s : -1;
+    }
+}
+
+static void bounds(int32_t *zero_point, int32_t *qmin, int32_t *qmax)
+{
+    *zero_point = (int32_t)between(-128, 127);
+    *qmin = maybe(50) ? -128 : (int32_t)between(-128, 0);
+    *qmax = maybe(50) ? 127 : (int32_t)between(*qmin, 127);
+}
+
+static int bits_of(int64_t v)
+{
+    int bits = 0;
+    while (v) {
+        bits++;
+        v >>= 1;
+    }
+    return bits;
+}
+
+static void fill_sum(int32_t *k)
+{
+    k[4] = (int32_t)between(12, 30);
+    k[0] = (int32_t)between(-128, 127);
+    k[2] = (int32_t)between(-128, 127);
+    k[1] = (int32_t)between(1 << 19, 1 << 21) >> (maybe(50) ? 0 : between(0, 18));
+    k[3] = (int32_t)between(1 << 19, 1 << 21) >> (maybe(50) ? 0 : between(0, 18));
+    if (maybe(20))
+        k[3] = -k[3];
+    bounds(&k[5], &k[6], &k[7]);
+}
+
+static qc_epilogue epilogue_of(int64_t channels, int64_t depth, int has_residual)
+{
+    qc_epilogue e = {.bias = bias, .multiplier = multiplier, .shift = shift, .right = right};
+    fill_scaling(channels, bits_of(depth) / 2 + 12);
+    for (int64_t i = 0; i < channels; i++) {
+        bias[i] = (int32_t)between(-20000, 20000);
+        if (left[i])
+            e.left = left;
+    }
+    bounds(&e.zero_point, &e.qmin, &e.qmax);
+    if (maybe(10))
+        e.left = e.right = NULL;
+    if (maybe(20)) {
+        fill(table, 256);
+        e.table = table;
+    }
+    if (has_residual)
+        fill_sum(e.add);
+    return e;
+}
+
+/* Both forms of packed weights of `panels` panels with depth 4 * k4 in memory order of `weight`. */
+static int64_t pack(int64_t blocks, int64_t depth)
+{
+    const int64_t k4 = (depth + 3) / 4, k8 = (depth + 7) / 8;
+    if (blocks * k8 * 128 > (int64_t)sizeof pairs)
+        abort();
+    memset(pairs, 0, (size_t)(blocks * k8 * 128));
+    fill_weights(weight, blocks * k4 * 64);
+    for (int64_t b = 0; b < blocks; b++)
+        for (int64_t k = 0; k < 4 * k4; k++)
+            for (int n = 0; n < 16; n++) {
+                int8_t *w = &weight[((b * k4 + k / 4) * 16 + n) * 4 + k % 4];
+                if (k >= depth)
+                    *w = 0;
+                pairs[(b * k8 + k / 8) * 128 + n * 8 + k % 8] = *w;
+            }
+    return k4;
+}
+
+static int failures;
+
+static void compare(const char *what, const void *a, const void *b, int64_t bytes, uint64_t seed, const int64_t *shape)
+{
+    for (int64_t i = 0; i < bytes; i++)
+        if (((const uint8_t *)a)[i] != ((const uint8_t *)b)[i]) {
+            printf("%s differs at byte %lld of %lld, seed %llu, shape", what, (long long)i, (long long)bytes,
+                   (unsigned long long)seed);
+            for (int k = 0; k < 10; k++)
+                printf(" %lld", (long long)shape[k]);
+            printf("\n");
+            failures++;
+            return;
+        }
+}
+
+/* Runs a statement with both: `result` is the portable one's, then the level's. */
+#define BOTH(result, one, other, call) \
+    {                                  \
+        result = one;                  \
+        qc_select("portable");         \
+        call;                          \
+        result = other;                \
+        qc_select(level);              \
+        call;                          \
+    }
+
+#define CODES(name, count, ...)                                             \
+    {                                                                       \
+        qc_code *codes;                                                     \
+        memset(first, 99, (size_t)(count) + 64);                            \
+        memset(second, 99, (size_t)(count) + 64);                           \
+        BOTH(codes, first, second, name(__VA_ARGS__, codes))                \
+        compare(#name, first, second, (count) + 64, seed, shape);           \
+    }
+
+static qc_conv2d random_conv(int depthwise, int64_t *shape)
+{
+    qc_conv2d p = {.batch = between(1, 2), .height = between(1, 12), .width = between(1, 20)};
+    const int square = maybe(60);
+    p.kernel_h = square ? (maybe(50) ? 3 : maybe(50) ? 5 : 1) : between(1, 7);
+    p.kernel_w = square ? p.kernel_h : between(1, 7);
+    p.stride_h = p.stride_w = between(1, 2);
+    p.dilation_h = p.dilation_w = maybe(85) ? 1 : 2;
+    if (maybe(10))
+        p.stride_w = between(1, 4);
+    p.pad_top = between(0, p.kernel_h - 1);
+    p.pad_left = between(0, p.kernel_w - 1);
+    p.groups = 1;
+    p.channels = depthwise ? between(1, 140) : between(1, 70);
+    p.out_channels = depthwise ? p.channels : between(1, 90);
+    if (depthwise)
+        p.groups = p.channels;
+    else if (maybe(15)) {
+        p.groups = between(2, 4);
+        p.channels = p.groups * between(1, 20);
+        p.out_channels = p.groups * between(1, 40);
+    }
+    p.height += (p.kernel_h - 1) * p.dilation_h;
+    p.width += (p.kernel_w - 1) * p.dilation_w;
+    p.out_height = (p.height + 2 * p.pad_top - (p.kernel_h - 1) * p.dilation_h - 1) / p.stride_h + 1;
+    p.out_width = (p.width + 2 * p.pad_left - (p.kernel_w - 1) * p.dilation_w - 1) / p.stride_w + 1;
+    p.widest = between(1, 4);
+    p.block_rows = between(8, 200);
+    p.pad_value = (int32_t)between(-128, 127);
+    p.weight = weight;
+    p.pairs = pairs;
+    const int64_t all[10] = {p.height, p.width, p.channels, p.out_channels, p.kernel_h, p.kernel_w, p.stride_w,
+                             p.dilation_w, p.groups, p.widest};
+    memcpy(shape, all, sizeof all);
+    return p;
+}
+
+static void test_conv(uint64_t seed)
+{
+    int64_t shape[10];
+    qc_conv2d p = random_conv(0, shape);
+    if (maybe(40)) {
+        p.kernel_h = p.kernel_w = p.stride_h = p.stride_w = p.dilation_h = p.dilation_w = 1;
+        p.pad_top = p.pad_left = 0;
+        p.out_height = p.height;
+        p.out_width = p.width;
+    }
+    const int64_t depth = p.channels / p.groups, panels = p.groups * ((p.out_channels / p.groups + 15) / 16);
+    pack(panels * p.kernel_h * p.kernel_w, depth);
+    const int has_residual = maybe(30);
+    p.epilogue = epilogue_of(panels * 16, depth * p.kernel_h * p.kernel_w, has_residual);
+    const int64_t count = p.batch * p.out_height * p.out_width * p.out_channels;
+    fill(x, p.batch * p.height * p.width * p.channels + 64);
+    fill(residual, count + 64);
+    CODES(qc_conv2d_u8_s8c_u8, count, &context, &p, x, has_residual ? residual : NULL)
+    int32_t *wide;
+    BOTH(wide, first_sums, second_sums, qc_conv2d_u8_s8c_i32(&context, &p, x, wide))
+    compare("conv2d_i32", first_sums, second_sums, count * 4, seed, shape);
+}
+
+static void test_rows(uint64_t seed)
+{
+    int64_t shape[10];
+    qc_conv2d_rows r = {.conv = random_conv(0, shape), .rows_at_once = between(1, 4)};
+    qc_conv2d *p = &r.conv;
+    p->groups = 1;
+    p->dilation_w = 1;
+    p->out_width = (p->width + 2 * p->pad_left - p->kernel_w) / p->stride_w + 1;
+    const int64_t depth = p->channels * p->kernel_w, panels = (p->out_channels + 15) / 16;
+    pack(panels * p->kernel_h, depth);
+    const int has_residual = maybe(30);
+    p->epilogue = epilogue_of(panels * 16, depth * p->kernel_h, has_residual);
+    const int64_t count = p->batch * p->out_height * p->out_width * p->out_channels;
+    fill(x, p->batch * p->height * p->width * p->channels + 64);
+    fill(residual, count + 64);
+    CODES(qc_conv2d_rows_u8_s8c_u8, count, &context, &r, x, has_residual ? residual : NULL)
+}
+
+static void plan_depthwise(qc_depthwise *d, int64_t at_once)
+{
+    const qc_conv2d *p = &d->conv;
+    const int64_t quads = (p->out_width + 3) / 4, last = (3 * p->stride_w + p->kernel_w + 3) / 4;
+    const int64_t reach = (p->kernel_w - 1) * p->dilation_w + 1;
+    const int64_t in_quads = (quads - 1) * p->stride_w + last, pixels = ((p->out_width - 1) * p->stride_w + reach + 3) / 4;
+    d->row_bytes = 2 * 256 * (in_quads > pixels ? in_quads : pixels);
+    d->rows_at_once = at_once;
+    d->ring_rows = (p->kernel_h - 1) * p->dilation_h + 1 + at_once;
+    d->scratch = 4096;
+    fill_weights(weight, (p->channels + 63) / 64 * 64 * 4 * p->kernel_h * ((p->kernel_w + 3) / 4));
+    for (int64_t i = 0, taps = (p->kernel_w + 3) / 4 * 4; i < (p->channels + 63) / 64 * 64 * p->kernel_h * taps; i++)
+        if (i / 256 % (taps / 4) * 4 + i % 4 >= p->kernel_w)
+            weight[i] = 0;
+}
+
+static void test_depthwise(uint64_t seed)
+{
+    int64_t shape[10];
+    qc_depthwise d = {.conv = random_conv(1, shape)};
+    qc_conv2d *p = &d.conv;
+    plan_depthwise(&d, 1);
+    const int has_residual = maybe(30);
+    p->epilogue = epilogue_of((p->channels + 63) / 64 * 64, p->kernel_h * p->kernel_w, has_residual);
+    const int64_t count = p->batch * p->out_height * p->out_width * p->channels;
+    fill(x, p->batch * p->height * p->width * p->channels + 64);
+    fill(residual, count + 64);
+    CODES(qc_depthwise_u8_s8c_u8, count, &context, &d, x, has_residual ? residual : NULL)
+}
+
+static void test_pointwise_depthwise(uint64_t seed)
+{
+    static int8_t taps[ROOM / 4];
+    static int32_t others[4][1024];
+    int64_t shape[10];
+    qc_pointwise_depthwise both = {.depthwise = {.conv = random_conv(1, shape)}};
+    qc_conv2d *p = &both.depthwise.conv, *before = &both.pointwise;
+    plan_depthwise(&both.depthwise, between(1, 3));
+    p->epilogue = epilogue_of((p->channels + 63) / 64 * 64, p->kernel_h * p->kernel_w, 0);
+    p->epilogue.table = NULL;
+    memcpy(taps, weight, sizeof taps);
+    int32_t *const arrays[4] = {bias, multiplier, shift, right};
+    for (int i = 0; i < 4; i++)
+        memcpy(others[i], arrays[i], sizeof others[i]);
+    p->weight = taps;
+    p->epilogue = (qc_epilogue){.bias = others[0], .multiplier = others[1], .shift = others[2], .right = others[3],
+                                .zero_point = p->epilogue.zero_point, .qmin = p->epilogue.qmin, .qmax = p->epilogue.qmax};
+    for (int64_t i = 0; i < 1024; i++)
+        others[2][i] = others[2][i] < 32 ? 32 : others[2][i];
+    *before = (qc_conv2d){.batch = p->batch, .height = p->height, .width = p->width, .channels = between(1, 70),
+                          .out_height = p->height, .out_width = p->width, .out_channels = p->channels, .kernel_h = 1,
+                          .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .groups = 1,
+                          .widest = between(1, 4), .block_rows = 200, .weight = weight, .pairs = pairs};
+    shape[3] = before->channels;
+    pack((p->channels + 15) / 16, before->channels);
+    before->epilogue = epilogue_of((p->channels + 15) / 16 * 16, before->channels, 0);
+    fill(x, p->batch * p->height * p->width * before->channels + 64);
+    CODES(qc_pointwise_depthwise_u8, p->batch * p->out_height * p->out_width * p->channels, &context, &both, x)
+}
+
+static void test_matmul(uint64_t seed)
+{
+    qc_matmul p = {.rank = 1, .rows = between(1, 40), .columns = between(1, 140), .depth = between(1, 70)};
+    p.shape[0] = between(1, 3);
+    p.a_stride[0] = p.rows * p.depth;
+    p.b_stride[0] = maybe(30) ? 0 : p.depth * p.columns;
+    p.a_zero_point = maybe(50) ? 0 : (int32_t)between(-128, 127);
+    p.b_zero_point = maybe(50) ? 0 : (int32_t)between(-128, 127);
+    p.per_column = maybe(50);
+    p.epilogue = epilogue_of((p.columns + 63) / 64 * 64, p.depth, 0);
+    p.epilogue.bias = NULL;
+    p.epilogue.table = NULL;
+    if (!p.per_column)
+        for (int i = 0; i < 64; i++) {
+            multiplier[i] = multiplier[0];
+            shift[i] = shift[0];
+            left[i] = left[0];
+            right[i] = right[0];
+        }
+    const int64_t shape[10] = {p.shape[0], p.rows, p.columns, p.depth, p.a_zero_point, p.b_zero_point, p.per_column};
+    const int64_t count = p.shape[0] * p.rows * p.columns;
+    fill(x, p.shape[0] * p.rows * p.depth + 64);
+    fill(y, p.shape[0] * p.depth * p.columns + 64);
+    CODES(qc_matmul_u8_u8_u8, count, &context, &p, x, y)
+    int32_t *wide;
+    BOTH(wide, first_sums, second_sums, qc_matmul_u8_u8_i32(&context, &p, x, y, wide))
+    compare("matmul_i32", first_sums, second_sums, count * 4, seed, shape);
+}
+
+static void test_borders(uint64_t seed)
+{
+    qc_quantize p = {.batch = between(1, 2), .channels = maybe(50) ? between(1, 5) : between(1, 150),
+                     .pixels = between(1, 300), .scale = (float)between(1, 1000) / 8.0f};
+    bounds(&p.zero_point, &p.qmin, &p.qmax);
+    const int64_t shape[10] = {p.batch, p.channels, p.pixels}, count = p.batch * p.channels * p.pixels;
+    for (int64_t i = 0; i < count; i++) {
+        const uint32_t bits = next() * 2 + next();
+        numbers[i] = (float)between(-4000, 4000) / 64.0f;
+        if (maybe(10))
+            memcpy(numbers + i, &bits, sizeof bits);
+    }
+    fill(x, count);
+    CODES(qc_quantize_f32_u8, count, &context, &p, numbers)
+    float *wide;
+    BOTH(wide, first_numbers, second_numbers, qc_dequantize_u8_f32(&context, &p, x, wide))
+    compare("dequantize", first_numbers, second_numbers, count * 4, seed, shape);
+}
+
+static void test_requantize(uint64_t seed)
+{
+    qc_requantize p = {.outer = between(1, 40), .channels = between(1, 90), .inner = 1, .multiplier = multiplier,
+                       .shift = shift};
+    if (maybe(50)) {
+        p.channels = between(1, 3);
+        p.inner = between(1, 200);
+    }
+    fill_scaling(p.channels, maybe(50) ? 8 : 16);
+    bounds(&p.zero_point, &p.qmin, &p.qmax);
+    const int64_t count = p.outer * p.channels * p.inner, shape[10] = {p.outer, p.channels, p.inner};
+    for (int64_t i = 0; i < count; i++)
+        sums[i] = (int32_t)(next() << 1 ^ next()) >> between(0, 20);
+    CODES(qc_requantize_i32_u8, count, &context, &p, sums)
+    p.x_zero_point = (int32_t)between(-128, 127);
+    fill(x, count);
+    CODES(qc_requantize_u8_u8, count, &context, &p, x)
+}
+
+static void test_elementwise(uint64_t seed)
+{
+    qc_binary p = {.rank = 2};
+    p.shape[0] = between(1, 10);
+    p.shape[1] = between(1, 100);
+    p.a_stride[0] = p.out_stride[0] = p.shape[1];
+    p.a_stride[1] = p.out_stride[1] = 1;
+    p.b_stride[0] = maybe(50) ? 0 : p.shape[1];
+    p.b_stride[1] = maybe(30) ? 0 : 1;
+    const int64_t count = p.shape[0] * p.shape[1], shape[10] = {p.shape[0], p.shape[1], p.b_stride[0], p.b_stride[1]};
+    int32_t k[8];
+    fill(x, count + 64);
+    fill(y, count + 64);
+    fill_sum(k);
+    p.a_zero_point = k[0];
+    p.a_multiplier = k[1];
+    p.b_zero_point = k[2];
+    p.b_multiplier = k[3];
+    p.shift = k[4];
+    p.zero_point = k[5];
+    p.qmin = k[6];
+    p.qmax = k[7];
+    CODES(qc_add_u8, count, &context, &p, x, y)
+    fill_scaling(1, maybe(50) ? 14 : 8);
+    p.multiplier = multiplier[0];
+    p.shift = shift[0];
+    CODES(qc_mul_u8, count, &context, &p, x, y)
+    fill(table, 256);
+    CODES(qc_table_u8, count, &context, count, table, x)
+    CODES(qc_clamp_u8, count, &context, count, p.qmin, p.qmax, x)
+}
+
+static void test_pools(uint64_t seed)
+{
+    qc_pool p = {.batch = between(1, 2), .height = between(1, 12), .width = between(1, 12), .channels = between(1, 90)};
+    p.kernel_h = between(1, p.height < 7 ? p.height : 7);
+    p.kernel_w = between(1, p.width < 7 ? p.width : 7);
+    p.stride_h = between(1, 2);
+    p.stride_w = between(1, 2);
+    p.dilation_h = p.dilation_w = 1;
+    p.pad_top = between(0, p.kernel_h / 2);
+    p.pad_left = between(0, p.kernel_w / 2);
+    p.out_height = (p.height + 2 * p.pad_top - p.kernel_h) / p.stride_h + 1;
+    p.out_width = (p.width + 2 * p.pad_left - p.kernel_w) / p.stride_w + 1;
+    fill_scaling(400, 10);
+    p.multiplier = multiplier;
+    p.shift = shift;
+    p.x_zero_point = (int32_t)between(-128, 127);
+    bounds(&p.zero_point, &p.qmin, &p.qmax);
+    const int64_t count = p.batch * p.out_height * p.out_width * p.channels;
+    const int64_t shape[10] = {p.height, p.width, p.channels, p.kernel_h, p.kernel_w, p.stride_h, p.pad_top};
+    fill(x, p.batch * p.height * p.width * p.channels + 64);
+    CODES(qc_max_pool2d_u8, count, &context, &p, x)
+    CODES(qc_avg_pool2d_u8, count, &context, &p, x)
+    p.out_height = between(1, p.height);
+    p.out_width = between(1, p.width);
+    CODES(qc_adaptive_avg_pool2d_u8, p.batch * p.out_height * p.out_width * p.channels, &context, &p, x)
+    qc_mean m = {.rank = 2, .reduced_rank = 2, .shape = {p.batch, p.channels}, .out_stride = {p.channels, 1}};
+    m.x_stride[0] = p.height * p.width * p.channels;
+    m.x_stride[1] = 1;
+    m.reduced_shape[0] = p.height;
+    m.reduced_shape[1] = p.width;
+    m.reduced_stride[0] = p.width * p.channels;
+    m.reduced_stride[1] = p.channels;
+    m.multiplier = multiplier[0];
+    m.shift = shift[0];
+    m.x_zero_point = p.x_zero_point;
+    m.zero_point = p.zero_point;
+    m.qmin = p.qmin;
+    m.qmax = p.qmax;
+    CODES(qc_mean_u8, p.batch * p.channels, &context, &m, x)
+    qc_resize r = {.batch = p.batch, .height = p.height, .width = p.width, .channels = p.channels};
+    r.out_height = between(1, 20);
+    r.out_width = between(1, 20);
+    r.scale[0] = between(1, 40);
+    r.scale[1] = between(1, 40);
+    r.scale[2] = between(1, 20);
+    r.scale[3] = between(1, 20);
+    r.offset[0] = between(-20, 20);
+    r.offset[1] = between(-20, 20);
+    fill_scaling(1, 8 + bits_of(r.scale[0] * r.scale[2]));
+    r.multiplier = multiplier[0];
+    r.shift = shift[0];
+    r.x_zero_point = p.x_zero_point;
+    bounds(&r.zero_point, &r.qmin, &r.qmax);
+    CODES(qc_resize_nearest_u8, r.batch * r.out_height * r.out_width * r.channels, &context, &r, x)
+    CODES(qc_resize_bilinear_u8, r.batch * r.out_height * r.out_width * r.channels, &context, &r, x)
+}
+
+static void test_movement(uint64_t seed)
+{
+    qc_copy p = {.rank = 3, .item_size = maybe(60) ? 1 : 4};
+    int order[3] = {0, 1, 2};
+    for (int i = 2; i > 0; i--) {
+        const int j = (int)between(0, i), t = order[i];
+        order[i] = order[j];
+        order[j] = t;
+    }
+    int64_t out = 1, source = 1;
+    for (int i = 0; i < 3; i++)
+        p.shape[i] = maybe(50) ? between(1, 5) : between(1, 70);
+    for (int i = 2; i >= 0; i--) {
+        p.out_stride[i] = out;
+        out *= p.shape[i];
+        p.source_stride[order[i]] = source;
+        source *= p.shape[order[i]];
+    }
+    const int64_t shape[10] = {p.item_size, p.shape[0], p.shape[1], p.shape[2], order[0], order[1], order[2]};
+    if (out * p.item_size > ROOM - 64)
+        return;
+    fill(x, out * p.item_size + 64);
+    CODES(qc_copy_nd, out * p.item_size, &context, &p, x)
+    qc_dequantize_sums d = {.shape = {1, p.shape[0], p.shape[1], p.shape[2]}, .scale = numbers};
+    for (int i = 0; i < 3; i++) {
+        d.stride[i + 1] = p.source_stride[i];
+        d.scale_stride[i + 1] = i == 0;
+    }
+    if (out > ROOM / 4)
+        return;
+    for (int64_t i = 0; i < out; i++)
+        sums[i] = (int32_t)next() >> 8;
+    for (int64_t i = 0; i < 70; i++)
+        numbers[i] = (float)between(1, 1000) / 256.0f;
+    float *wide;
+    BOTH(wide, first_numbers, second_numbers, qc_dequantize_i32_f32(&context, &d, sums, wide))
+    compare("dequantize_sums", first_numbers, second_numbers, out * 4, seed, shape);
+}
+
+int main(int count, char **arguments)
+{
+    static void (*const tests[])(uint64_t) = {test_conv,      test_rows,    test_depthwise,
+                                              test_matmul,    test_borders, test_requantize,
+                                              test_elementwise, test_pools, test_movement,
+                                              test_pointwise_depthwise};
+    const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 0;
+    const uint64_t seeds = count > 3 ? strtoull(arguments[3], NULL, 10) : 1;
+    const int only = count > 4 ? atoi(arguments[4]) : -1;
+    level = count > 1 ? arguments[1] : "portable";
+    if (qc_select("portable") || qc_select(level))
+        return 3;
+    for (uint64_t i = seed; i < seed + seeds; i++)
+        for (int t = 0; t < (int)(sizeof tests / sizeof *tests); t++) {
+            state = i * 1000003 + (uint64_t)t * 7919 + 12345;
+            for (int k = 0; k < 8; k++)
+                next();
+            if (only < 0 || only == t)
+                tests[t](i);
+        }
+    return failures != 0;
+}
