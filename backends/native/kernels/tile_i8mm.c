@@ -73,7 +73,7 @@
 #define UNPAIR_3(ROW) UNPAIR_2(ROW) ROW(2, 1, 1)
 #define UNPAIR_4(ROW) UNPAIR_3(ROW) ROW(3, 1, 2)
 
-#define SETUP                                                                \
+#define SETUP(ROWS)                                                          \
     const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
     const int has_8 = depth & 8;
 

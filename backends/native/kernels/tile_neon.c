@@ -61,7 +61,7 @@
 #define SUM_8(r) SUM(r, 0) SUM(r, 1)
 #define SUM_16(r) SUM_8(r) SUM(r, 2) SUM(r, 3)
 
-#define SETUP                                                                \
+#define SETUP(ROWS)                                                          \
     const int64_t depth = 4 * tile->k4;                                      \
     const int64_t paired = tile->any_weight ? 0 : depth & ~(int64_t)7;
 

@@ -1,6 +1,6 @@
 /* What the tiles of NEON share: which sums a function computes, and how they become bytes.
  *
- * A file defines SETUP, what all of them need, SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
+ * A file defines SETUP(rows), what all of them need, SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
  * four columns, and makes functions of it with TILE. Sums are named because arrays of vectors end up in memory. */
 #ifndef QC_TILE_NEON_H
 #define QC_TILE_NEON_H
@@ -119,7 +119,7 @@ typedef struct {
     __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_target *t, int64_t first, int64_t last) \
     {                                                                                             \
         const qc_tile *tile = t->tile;                                                            \
-        SETUP                                                                                     \
+        SETUP(ROWS)                                                                               \
         for (int64_t n = first; n < last; n += COLUMNS) {                                         \
             SUMS_##COLUMNS(ROWS)                                                                  \
             if (tile->sums) {                                                                     \
