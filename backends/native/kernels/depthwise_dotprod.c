@@ -89,13 +89,16 @@ void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int6
         qc_depthwise_lay_out_pixels(c, pixels, step, row);
         return;
     }
-    const int64_t places = c->d->row_bytes / 256;
+    const int64_t step_of_lanes = c->d->row_bytes / 256 * 64;
+    /* Results come in groups; what those behind the last one read does not matter. */
+    const int64_t places = (p->out_width - 1) * p->stride_w / 2 + 2 * vectors((int)p->kernel_w, 1) - 1;
     const int8x16_t padding = vdupq_n_s8((int8_t)p->pad_value);
     if (!pixels) {
-        memset(row, p->pad_value, (size_t)((c->lanes + 15) / 16 * places * 64));
+        for (int64_t channel = 0; channel < c->lanes; channel += 16, row += step_of_lanes)
+            memset(row, p->pad_value, (size_t)(places * 64));
         return;
     }
-    for (int64_t channel = 0; channel < c->lanes; channel += 16, pixels += 16, row += places * 64) {
+    for (int64_t channel = 0; channel < c->lanes; channel += 16, pixels += 16, row += step_of_lanes) {
         int64_t q = 0, x = -p->pad_left;
         uint8_t *out = row;
         two_pixels here = load_pixels(p, pixels, step, x, padding);

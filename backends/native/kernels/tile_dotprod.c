@@ -65,7 +65,7 @@
     const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
     const int has_8 = depth & 8, has_4 = depth & 4;                          \
     const int64_t taps = tile->taps;                                         \
-    const uint8_t *const *rows = tile->rows;                                 \
+    const uint8_t *const *rows = t->rows;                                    \
     ROWS_##ROWS(FIRST_POINT)
 
 #define SUMS(ROWS, COLUMNS)                                                                        \
@@ -75,7 +75,7 @@
     for (int64_t tap = 0; tap < taps; tap++) {                                                     \
         int64_t k = tile->offsets[tap];                                                            \
         if (taps > 1) {                                                                            \
-            rows = tile->rows + tap * tile->row_step;                                              \
+            rows = t->rows + tap * tile->row_step;                                                 \
             ROWS_##ROWS(POINT)                                                                     \
         }                                                                                          \
         for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
@@ -132,8 +132,10 @@ static const tile_function wide[] = {NULL,       tile_1x16, tile_2x16, tile_3x16
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    /* The last two tiles share their rows: a single row takes as many loads as five. */
-    return left > 8 && left < 12 ? (int)(left + 1) / 2 : (int)qc_min(left, 8);
+    /* Two tiles at a time; the last two share their rows, for a single row takes as many loads as five. */
+    if (left <= 8)
+        return (int)left;
+    return left < 12 ? (int)(left + 1) / 2 : left == 16 || left > 19 ? 16 : 8;
 }
 
 void qc_tile_columns(const tile_target *t, int rows, int64_t columns)
