@@ -21,8 +21,11 @@ void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_b
     block->runs = 1;
     block->run[0] = (qc_row_run){0, count, 0, job->taps};
     if (job->pointwise) {
-        for (int64_t r = 0; r < all; r++)
-            block->base[r] = job->x + (row + qc_min(r, count - 1)) * p->channels;
+        const uint8_t *pixel = job->x + row * p->channels;
+        for (int64_t r = 0; r < count; r++, pixel += p->channels)
+            block->base[r] = pixel;
+        for (int64_t r = count; r < all; r++)
+            block->base[r] = pixel - p->channels;
         block->all_inside = 1;
         return;
     }

@@ -23,7 +23,7 @@ QC_INLINE int vectors_of_row(int kernel_w, int stride)
 
 static int takes_quads(const qc_conv2d *p)
 {
-    return p->dilation_w == 1 && p->epilogue.right && p->kernel_w <= 64 &&
+    return p->dilation_w == 1 && p->epilogue.right && p->kernel_w <= 7 &&
            p->kernel_h * vectors_of_row((int)p->kernel_w, (int)p->stride_w) * 256 <= QC_BLOCK_WEIGHTS;
 }
 
@@ -33,23 +33,26 @@ void qc_depthwise_begin(const qc_channels *c)
     const qc_conv2d *p = &c->d->conv;
     if (!takes_quads(p))
         return;
-    const int groups = (int)(p->kernel_w + 3) / 4, odd = p->stride_w % 2 ? vectors((int)p->kernel_w, 1) : 0;
+    const int groups = vectors((int)p->kernel_w, 0), odd = p->stride_w % 2 ? vectors((int)p->kernel_w, 1) : 0;
     const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
     int8_t *out = c->weight;
-    for (int lane = 0; lane < 4; lane++)
-        for (int part = 0; part < 4; part++)
-            for (int64_t ky = 0; ky < p->kernel_h; ky++) {
-                const int8_t *taps = weight + ky * groups * 256 + part * 64 + lane * 16;
-                uint32x4_t before = vdupq_n_u32(0);
-                for (int i = 0; i < groups; i++, out += 16)
-                    store16(out, load16(taps + i * 256));
-                for (int i = 0; i < odd; i++, out += 16) {
-                    const uint32x4_t here =
-                        i < groups ? vreinterpretq_u32_s8(load16(taps + i * 256)) : vdupq_n_u32(0);
-                    store16(out, vreinterpretq_s8_u32(vsriq_n_u32(vshlq_n_u32(here, 8), before, 24)));
-                    before = here;
-                }
+    for (int part = 0; part < 16; part++) {
+        const int8_t *taps = weight + part % 4 * 64 + part / 4 * 16;
+        for (int64_t ky = 0; ky < p->kernel_h; ky++, taps += groups * 256) {
+            const int8x16_t low = load16(taps), high = groups > 1 ? load16(taps + 256) : vdupq_n_s8(0);
+            store16(out, low);
+            if (groups > 1)
+                store16(out + 16, high);
+            out += groups * 16;
+            if (odd)
+                store16(out, vreinterpretq_s8_u32(vshlq_n_u32(vreinterpretq_u32_s8(low), 8)));
+            if (odd > 1) {
+                const uint32x4_t shifted = vshlq_n_u32(vreinterpretq_u32_s8(high), 8);
+                store16(out + 16, vreinterpretq_s8_u32(vsriq_n_u32(shifted, vreinterpretq_u32_s8(low), 24)));
             }
+            out += odd * 16;
+        }
+    }
 }
 
 /* Two pixels of 16 channels, channel by channel. */
@@ -86,13 +89,16 @@ void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int6
         qc_depthwise_lay_out_pixels(c, pixels, step, row);
         return;
     }
-    const int64_t places = c->d->row_bytes / 256;
+    const int64_t step_of_lanes = c->d->row_bytes / 256 * 64;
+    /* Results come in groups; what those behind the last one read does not matter. */
+    const int64_t places = (p->out_width - 1) * p->stride_w / 2 + 2 * vectors((int)p->kernel_w, 1) - 1;
     const int8x16_t padding = vdupq_n_s8((int8_t)p->pad_value);
     if (!pixels) {
-        memset(row, p->pad_value, (size_t)((c->lanes + 15) / 16 * places * 64));
+        for (int64_t channel = 0; channel < c->lanes; channel += 16, row += step_of_lanes)
+            memset(row, p->pad_value, (size_t)(places * 64));
         return;
     }
-    for (int64_t channel = 0; channel < c->lanes; channel += 16, pixels += 16, row += places * 64) {
+    for (int64_t channel = 0; channel < c->lanes; channel += 16, pixels += 16, row += step_of_lanes) {
         int64_t q = 0, x = -p->pad_left;
         uint8_t *out = row;
         two_pixels here = load_pixels(p, pixels, step, x, padding);

@@ -26,14 +26,26 @@ static void finish_rows(const qc_epilogue *e, const int8_t *bytes, int rows, int
     }
 }
 
-/* Requantizes with 64-bit products, where no shifts are given. */
-static void finish_exactly(const qc_tile *tile, int rows)
+/* Rows of a tile, as many at a time as registers hold. */
+static void compute_rows(tile_target *t, int rows, int64_t columns)
 {
+    for (int done = 0, taken; done < rows; done += taken) {
+        taken = (int)qc_min(rows - done, QC_NEON_ROWS);
+        qc_tile_columns(t, taken, columns);
+        t->rows += taken;
+        t->start += taken * t->tile->start_step;
+        t->out += taken * t->stride;
+        t->sums = t->sums ? t->sums + taken * QC_TILE_LD : NULL;
+    }
+}
+
+/* Requantizes with 64-bit products, where no shifts are given. */
+static void finish_exactly(tile_target *t, int rows)
+{
+    const qc_tile *tile = t->tile;
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
-    qc_tile own = *tile;
-    own.sums = sums;
-    const tile_target t = {.tile = &own};
-    qc_tile_columns(&t, rows, (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL);
+    t->sums = sums;
+    compute_rows(t, rows, (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL);
     for (int r = 0; r < rows; r++)
         for (int64_t n = 0; n < tile->columns; n++) {
             const int64_t at = r * tile->out_stride + n;
@@ -49,7 +61,7 @@ static void finish_apart(tile_target *t, int rows)
     int8_t bytes[QC_TILE_ROWS * QC_TILE_LD];
     t->out = (uint8_t *)bytes;
     t->stride = QC_TILE_LD;
-    qc_tile_columns(t, rows, tile->columns);
+    compute_rows(t, rows, tile->columns);
     finish_rows(tile->epilogue, bytes, rows, tile->columns, tile->residual, tile->out, tile->out_stride);
 }
 
@@ -57,23 +69,26 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
     tile_target t;
     t.tile = tile;
+    t.rows = tile->rows;
+    t.start = tile->start;
+    t.sums = tile->sums;
+    t.out = tile->out;
+    t.stride = tile->out_stride;
     if (tile->sums) {
-        qc_tile_columns(&t, rows, panels * QC_PANEL);
+        compute_rows(&t, rows, panels * QC_PANEL);
         return;
     }
     if (!tile->epilogue->right) {
-        finish_exactly(tile, rows);
+        finish_exactly(&t, rows);
         return;
     }
-    t.out = tile->out;
-    t.stride = tile->out_stride;
     t.zero_point = vdupq_n_s16((int16_t)tile->epilogue->zero_point);
     t.low = vdupq_n_s8((int8_t)tile->epilogue->qmin);
     t.high = vdupq_n_s8((int8_t)tile->epilogue->qmax);
     if (tile->epilogue->table || tile->residual)
         finish_apart(&t, rows);
     else
-        qc_tile_columns(&t, rows, tile->columns);
+        compute_rows(&t, rows, tile->columns);
 }
 
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,

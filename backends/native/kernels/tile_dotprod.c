@@ -9,7 +9,8 @@
 #endif
 #include "tile_neon.h"
 
-#define POINT(r) const uint8_t *row##r = rows[r];
+#define POINT(r) row##r = rows[r];
+#define FIRST_POINT(r) const uint8_t *row##r = rows[r];
 #define READ_16(r) const int8x16_t a##r = load16(row##r + k);
 #define READ_8(r) const int8x8_t a##r = vld1_s8((const int8_t *)row##r + k);
 #define READ_4(r) const int8x8_t a##r = vcreate_s8(*(const qc_uint32_anywhere *)(row##r + k));
@@ -59,18 +60,24 @@
 #define START_8(r) START(r, 0) START(r, 1)
 #define START_16(r) START_8(r) START(r, 2) START(r, 3)
 
-#define SETUP                                                                \
+/* Pointers to rows change with the tap: where there is one tap, they are loaded once for all columns. */
+#define SETUP(ROWS)                                                          \
     const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
-    const int has_8 = depth & 8, has_4 = depth & 4;
+    const int has_8 = depth & 8, has_4 = depth & 4;                          \
+    const int64_t taps = tile->taps;                                         \
+    const uint8_t *const *rows = t->rows;                                    \
+    ROWS_##ROWS(FIRST_POINT)
 
 #define SUMS(ROWS, COLUMNS)                                                                        \
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
     STARTS_##ROWS                                                                                  \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
-    for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
-        const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
+    for (int64_t tap = 0; tap < taps; tap++) {                                                     \
         int64_t k = tile->offsets[tap];                                                            \
-        ROWS_##ROWS(POINT)                                                                         \
+        if (taps > 1) {                                                                            \
+            rows = t->rows + tap * tile->row_step;                                                 \
+            ROWS_##ROWS(POINT)                                                                     \
+        }                                                                                          \
         for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
             WEIGHTS_##COLUMNS(0)                                                                   \
             EARLY_##COLUMNS(1)                                                                     \
@@ -125,8 +132,10 @@ static const tile_function wide[] = {NULL,       tile_1x16, tile_2x16, tile_3x16
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    /* The last two tiles share their rows: a single row takes as many loads as five. */
-    return left > 8 && left < 12 ? (int)(left + 1) / 2 : (int)qc_min(left, 8);
+    /* Two tiles at a time; the last two share their rows, for a single row takes as many loads as five. */
+    if (left <= 8)
+        return (int)left;
+    return left < 12 ? (int)(left + 1) / 2 : left == 16 || left > 19 ? 16 : 8;
 }
 
 void qc_tile_columns(const tile_target *t, int rows, int64_t columns)

@@ -73,7 +73,7 @@
 #define UNPAIR_3(ROW) UNPAIR_2(ROW) ROW(2, 1, 1)
 #define UNPAIR_4(ROW) UNPAIR_3(ROW) ROW(3, 1, 2)
 
-#define SETUP                                                                \
+#define SETUP(ROWS)                                                          \
     const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
     const int has_8 = depth & 8;
 
@@ -81,7 +81,7 @@
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 8;             \
     PAIRS_##ROWS(START_##COLUMNS)                                                                  \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
-        const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
+        const uint8_t *const *rows = t->rows + tap * tile->row_step;                               \
         int64_t k = tile->offsets[tap];                                                            \
         PAIRS_##ROWS(POINT)                                                                        \
         for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
@@ -115,7 +115,7 @@ static const tile_function wide[] = {NULL, tile_1x16, tile_2x16, tile_3x16, tile
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    return (int)qc_min(left, 4);
+    return (int)(left >= 16 ? 16 : left >= 8 ? 8 : qc_min(left, 4));
 }
 
 void qc_tile_columns(const tile_target *t, int rows, int64_t columns)

@@ -61,7 +61,7 @@
 #define SUM_8(r) SUM(r, 0) SUM(r, 1)
 #define SUM_16(r) SUM_8(r) SUM(r, 2) SUM(r, 3)
 
-#define SETUP                                                                \
+#define SETUP(ROWS)                                                          \
     const int64_t depth = 4 * tile->k4;                                      \
     const int64_t paired = tile->any_weight ? 0 : depth & ~(int64_t)7;
 
@@ -69,7 +69,7 @@
     const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
     for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
-        const uint8_t *const *rows = tile->rows + tap * tile->row_step;                            \
+        const uint8_t *const *rows = t->rows + tap * tile->row_step;                               \
         int64_t k = tile->offsets[tap];                                                            \
         const int64_t end = k + depth;                                                             \
         ROWS_##ROWS(POINT)                                                                         \
@@ -100,7 +100,7 @@ static const tile_function wide[] = {NULL, tile_1x16, tile_2x16, NULL, NULL};
 int qc_tile_rows(int64_t left, int panels)
 {
     (void)panels;
-    return left == 5 ? 3 : (int)qc_min(left, 4);
+    return (int)(left >= 16 ? 16 : left >= 8 ? 8 : qc_min(left, 4));
 }
 
 void qc_tile_columns(const tile_target *t, int rows, int64_t columns)

@@ -1,6 +1,6 @@
 /* What the tiles of NEON share: which sums a function computes, and how they become bytes.
  *
- * A file defines SETUP, what all of them need, SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
+ * A file defines SETUP(rows), what all of them need, SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
  * four columns, and makes functions of it with TILE. Sums are named because arrays of vectors end up in memory. */
 #ifndef QC_TILE_NEON_H
 #define QC_TILE_NEON_H
@@ -18,7 +18,7 @@
 #define ROWS_8(X) ROWS_7(X) X(7)
 
 /* Where the sums of a row start: the same biases, or earlier sums, row by row. */
-#define START_AT_0 const int32_t *start0 = tile->start + n;
+#define START_AT_0 const int32_t *start0 = t->start + n;
 #define START_AT(r, before) const int32_t *start##r = start##before + tile->start_step;
 #define STARTS_1 START_AT_0
 #define STARTS_2 STARTS_1 START_AT(1, 0)
@@ -46,9 +46,19 @@
 #define LEAD_7(READ, USE) HEAD_7(READ, USE) USE(5) USE(6)
 #define LEAD_8(READ, USE) HEAD_8(READ, USE) USE(6) USE(7)
 
-/* A tile, and where its bytes go. */
+/* Most rows that registers hold the sums of. */
+#if defined(QC_DOT) && !defined(QC_I8MM)
+#define QC_NEON_ROWS 8
+#else
+#define QC_NEON_ROWS 4
+#endif
+
+/* Rows of a tile: where they read and start, and where their sums or bytes go. */
 typedef struct {
     const qc_tile *tile;
+    const uint8_t *const *rows;
+    const int32_t *start;
+    int32_t *sums;
     uint8_t *out;
     int64_t stride;
     int16x8_t zero_point;
@@ -119,11 +129,11 @@ typedef struct {
     __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_target *t, int64_t first, int64_t last) \
     {                                                                                             \
         const qc_tile *tile = t->tile;                                                            \
-        SETUP                                                                                     \
+        SETUP(ROWS)                                                                               \
         for (int64_t n = first; n < last; n += COLUMNS) {                                         \
             SUMS_##COLUMNS(ROWS)                                                                  \
-            if (tile->sums) {                                                                     \
-                int32_t *sums = tile->sums;                                                       \
+            if (t->sums) {                                                                        \
+                int32_t *sums = t->sums;                                                          \
                 ROWS_##ROWS(STORE_SUMS_##COLUMNS)                                                 \
                 continue;                                                                         \
             }                                                                                     \
