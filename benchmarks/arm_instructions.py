@@ -50,7 +50,9 @@ def depthwise(
     vectors = {0: ceil(reach / 4), 1: ceil((reach + 1) / 4)}
     pixels = 8 if reach == 5 and stride == 1 else 4
     # groups of four pixels that the results read, and products of eight channels
-    places = {(n * stride // 2) + 2 * i for n in range(pixels) for i in range(vectors[n * stride % 2])}
+    places = {
+        (n * stride // 2) + 2 * i for n in range(pixels) for i in range(vectors[n * stride % 2])
+    }
     dots = 2 * height * sum(vectors[n * stride % 2] for n in range(pixels))
     weights = 2 * height * (vectors[0] + (vectors[1] if stride % 2 else 0)) if reach > 3 else 0
     times = rows * columns / pixels * channels / EIGHT

@@ -142,6 +142,27 @@ def load(path: str | os.PathLike[str]) -> Program:
     return Program(graph, executable, chosen, artifact.manifest)
 
 
+def retarget(program: Program, target: Target) -> Program:
+    """Returns a program built for another target from the same integers; nothing is measured anew.
+
+    Raises:
+        QCompilerError: QC0201 for an operator that the target refuses, and those of its build.
+    """
+    graph = program.graph
+    for node in graph.calls:
+        reason = None if is_island(node) else target.why_not(node)
+        if reason is not None:
+            raise QCompilerError(
+                "QC0201",
+                f"{node.name} has no form on {target.name}: {reason}",
+                node=node.name,
+                source=origin_of(node).source,
+                remedy="choose another target, or compile the model for this one",
+            )
+    manifest = {**program.manifest, "target": format_pass(target)}
+    return Program(graph, target.build(graph), target, manifest)
+
+
 def resolve_target(target: str | Target) -> Target:
     """Returns the target of a text such as ``cpu{isa=avx2}``.
 

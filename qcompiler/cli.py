@@ -119,9 +119,12 @@ def compile(
 
 @app.command()
 def export(
-    model: ModelArgument,
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="As for compile, or a .qcp file.")],
     data: DataOption = None,
-    target: TargetOption = "armv8-a",
+    target: Annotated[
+        str | None,
+        typer.Option("--target", help="As for compile; armv8-a, or that of the .qcp file."),
+    ] = None,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The folder to be written.")
     ] = Path("dist"),
@@ -136,16 +139,22 @@ def export(
 ) -> None:
     """Compile a model, or take a .qcp file, and write it as a C project."""
     import qcompiler
-    from qcompiler.api import limit_memory, resolve_target
+    from qcompiler.api import limit_memory, resolve_target, retarget
     from qcompiler.cli_inputs import load_model
 
-    memory = {k: v for k, v in (("flash", flash), ("ram", ram)) if v is not None}
-    if model.endswith(".qcp"):
-        program = _load(Path(model))
-    else:
-        chosen = limit_memory(resolve_target(target), memory or None)
+    memory = {k: v for k, v in (("flash", flash), ("ram", ram)) if v is not None} or None
+    if not model.endswith(".qcp"):
+        chosen = limit_memory(resolve_target(target or "armv8-a"), memory)
         source = load_model(model, data)
         program = qcompiler.compile(source.model, source.data, target=chosen, progress=True)
+    elif data is not None:
+        remedy = "leave --data out, or give the model"
+        raise QCompilerError("QC0901", f"{model} is compiled and takes no data", remedy=remedy)
+    else:
+        program = _load(Path(model))
+        if target is not None or memory is not None:
+            found = program.target if target is None else resolve_target(target)
+            program = retarget(program, limit_memory(found, memory))
     written = program.export_c(output, name=name, weights_array=weights_array)
     _out().print(str(written), markup=False, highlight=False, soft_wrap=True)
 

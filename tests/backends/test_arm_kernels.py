@@ -22,8 +22,11 @@ pytestmark = pytest.mark.skipif(not HAS_ARM, reason="no compiler or emulator for
 
 @pytest.fixture(scope="module")
 def harness(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    text = (Path(__file__).parent / "arm_kernels.c").read_text(encoding="utf-8")
-    sources = {**kernel_sources(SIGNED), PROGRAM: SIGNED.text(text).encode()}
+    own = {PROGRAM: "arm_kernels.c", "arm_kernels.h": "arm_kernels.h"}
+    sources = dict(kernel_sources(SIGNED))
+    for name, place in own.items():
+        text = (Path(__file__).parent / place).read_text(encoding="utf-8")
+        sources[name] = SIGNED.text(text).encode()
     binary = build(sources, (isa.PORTABLE, *isa.LEVELS), find_cross_compiler(), LINK_FLAGS)
     path = tmp_path_factory.mktemp("arm") / "kernels"
     path.write_bytes(binary)

@@ -70,6 +70,36 @@ def test_help_lists_the_commands(call: Caller) -> None:
         assert command in outcome.out
 
 
+def test_export_of_a_model(call: Caller, tmp_path: Path) -> None:
+    folder = tmp_path / "dist"
+    options = ("--target", "armv8-a", "-o", folder, "--name", "net", "--weights-array")
+    outcome = call("export", f"{HERE}:small", *options)
+    assert outcome.status == 0, outcome.err
+    assert outcome.out.startswith(f"wrote {sum(p.is_file() for p in folder.rglob('*'))} files to")
+    assert f"flash {(folder / 'data/weights.bin').stat().st_size} bytes, ram " in outcome.out
+    assert (folder / "src/weights.c").is_file()
+    assert "project(net C)" in (folder / "CMakeLists.txt").read_text()
+
+
+def test_export_of_a_program(call: Caller, artifact: Path, tmp_path: Path) -> None:
+    outcome = call("export", artifact, "-o", tmp_path / "dist")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "dist/include/model.h").is_file()
+    assert not (tmp_path / "dist/cmake").exists()
+    assert "takes no data" in call.refused("QC0901", "export", artifact, "--data", "a.b:c")
+    call.refused("QC0826", "export", artifact, "--target", "armv8-a", "--ram", "64")
+    outcome = call("export", artifact, "--target", "armv8-fat", "-o", tmp_path / "arm")
+    assert outcome.status == 0, outcome.err
+    assert (tmp_path / "arm/src/kernels/tile_i8mm.c").is_file()
+
+
+def test_export_to_a_device_that_is_too_small(call: Caller, tmp_path: Path) -> None:
+    options = ("--target", "cortex-a53", "--ram", "64", "-o", tmp_path / "dist")
+    assert "bytes of ram" in call.refused("QC0826", "export", f"{HERE}:small", *options)
+    (tmp_path / "file").touch()
+    call.refused("QC0604", "export", f"{HERE}:small", "-o", tmp_path / "file")
+
+
 def test_version(call: Caller) -> None:
     assert call("--version").out.startswith("qcompiler ")
 
