@@ -155,7 +155,7 @@ def test_pointwise_products_of_every_height_and_width(shift: int | None) -> None
     random = torch.Generator().manual_seed(11)
     cases = []
     for pixels, depth, out in itertools.product(
-        (1, 2, 3, 4, 5, 11, 13, 25), (3, 20), (20, 32, 48, 64)
+        (1, 2, 3, 5, 11, 13, 25, 37, 61), (3, 20), (16, 20, 24, 32, 40, 48, 53, 56, 64)
     ):
         x = torch.randint(-128, 128, (1, depth, 1, pixels), dtype=torch.int8, generator=random)
         weight = torch.randint(-127, 128, (out, depth, 1, 1), generator=random)
@@ -174,6 +174,30 @@ def test_pointwise_products_of_every_height_and_width(shift: int | None) -> None
             largest = 2**21 if shift <= 21 else 2**20
             add = [3, largest - 77, -128, -largest + 1, shift, 127, -100, 101]
             extras = {"residual": other, "add": add}
+        cases.append(case("conv2d_requant", x, *constants, *geometry, 3, -90, 127, **extras))
+    check(cases)
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_pointwise_products_of_groups(residual: bool) -> None:
+    """Groups of one panel, whose rows do not follow one another, and of one or two and a half."""
+    random = torch.Generator().manual_seed(13)
+    cases = []
+    for pixels, out in itertools.product((11, 12, 25, 37, 61), (16, 24, 40)):
+        x = torch.randint(-128, 128, (1, 128, 1, pixels), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (2 * out, 64, 1, 1), generator=random)
+        constants = [
+            Const(weight.to(torch.int8)),
+            Const(torch.randint(-999, 999, (2 * out,), generator=random).to(torch.int32)),
+            Const(torch.full((2 * out,), 2**30 + 128, dtype=torch.int32)),
+            Const(torch.full((2 * out,), 40, dtype=torch.int32)),
+        ]
+        geometry = [-9, [1, 1], [0] * 4, [1, 1], 2]
+        extras: dict[str, Any] = {}
+        if residual:
+            shape = (1, 2 * out, 1, pixels)
+            other = torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
+            extras = {"residual": other, "add": [3, 2**19, -5, 2**18, 20, 7, -100, 101]}
         cases.append(case("conv2d_requant", x, *constants, *geometry, 3, -90, 127, **extras))
     check(cases)
 

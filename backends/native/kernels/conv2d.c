@@ -131,6 +131,7 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
     const int64_t packed = panels.group * (job->panels / p->groups) + panels.first;
     const int64_t at = first_channel(job, panels), words = (job->taps * job->k4 + 63) / 64;
     return (qc_tile){
+        .pitch = job->pointwise ? p->channels : 0,
         .k4 = job->k4,
         .weight = QC_WEIGHTS(p) + packed * panel_bytes(job),
         .panel_stride = panel_bytes(job),
@@ -231,15 +232,18 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
     int32_t start[QC_TILE_LD] __attribute__((aligned(64)));
     qc_tile tile = describe_tile(job, row + run->first, panels);
     skip_taps(job, run, &tile, panels.count, start);
+    int64_t done = 0;
     if (job->taps == 1 && block->all_inside && !job->out_i32) {
         locate_tile(job, block, run->first, 1, 0, 1, source);
         tile.rows = source->rows;
         tile.offsets = source->offsets;
-        if (qc_tile_strip(&tile, run->end - run->first, panels.count))
-            return;
+        done = qc_tile_strip(&tile, run->end - run->first, panels.count);
+        tile.out += done * tile.out_stride;
+        if (tile.residual)
+            tile.residual += done * tile.out_stride;
     }
     int height;
-    for (int64_t r = run->first; r < run->end; r += height) {
+    for (int64_t r = run->first + done; r < run->end; r += height) {
         height = qc_tile_rows(run->end - r, panels.count);
         if (job->taps > QC_TAP_CHUNK) {
             compute_large_tile(job, block, r, row + r, height, panels);

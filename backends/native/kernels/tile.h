@@ -18,6 +18,7 @@
  * share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
 typedef struct {
     const uint8_t *const *rows;
+    int64_t pitch; /* bytes from each row to the next one, or 0 where they differ */
     int64_t row_step;
     const int64_t *offsets;
     int64_t taps, k4;
@@ -41,12 +42,12 @@ typedef struct {
  * row(t, r)[k] * weight[p][t][k / 4][n][k % 4], for `rows` rows as qc_tile_rows gives them. */
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels);
 
-/* Computes all `rows` rows of one tap, as tiles would do one after another, where that is faster: bytes
- * whose requantization is exact in registers. Pointers count as with tiles. Returns whether it did. */
+/* Computes the first of `rows` rows of one tap, as tiles would do one after another, where that is faster: bytes
+ * whose requantization is exact in registers. Pointers count as with tiles. Returns how many it computed. */
 #if defined(QC_AVX512)
-int qc_tile_strip(const qc_tile *tile, int64_t rows, int panels);
+int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels);
 #else
-static inline int qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
+static inline int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
 {
     (void)tile, (void)rows, (void)panels;
     return 0;
