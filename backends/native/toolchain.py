@@ -48,6 +48,7 @@ OPTIMIZATION = {
     "tile_avx512vnni.c": "-O2",
     "tile_avx2.c": "-O2",
     "tile_avxvnni.c": "-O2",
+    "strip_avx512vnni.c": "-O2",
     "tile_neon.c": "-O2",
     "tile_dotprod.c": "-O2",
     "tile_i8mm.c": "-O2",

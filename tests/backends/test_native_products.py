@@ -202,6 +202,33 @@ def test_pointwise_products_of_groups(residual: bool) -> None:
     check(cases)
 
 
+@pytest.mark.parametrize("residual", [False, True])
+def test_small_products_of_several_kernel_rows(residual: bool) -> None:
+    """Kernels whose weights fit a strip, over rows that fill no tile, with padding around them."""
+    random = torch.Generator().manual_seed(17)
+    cases = []
+    kernels = ((3, 8, 1), (5, 4, 1), (7, 3, 2), (3, 3, 2))
+    for (kernel, channels, stride), width, out in itertools.product(
+        kernels, (5, 12), (16, 28, 32, 60, 64)
+    ):
+        x = torch.randint(-128, 128, (2, channels, 9, width), dtype=torch.int8, generator=random)
+        weight = torch.randint(-127, 128, (out, channels, kernel, kernel), generator=random)
+        constants = [
+            Const(weight.to(torch.int8)),
+            Const(torch.randint(-999, 999, (out,), generator=random).to(torch.int32)),
+            Const(torch.full((out,), 2**30 + 128, dtype=torch.int32)),
+            Const(torch.full((out,), 41, dtype=torch.int32)),
+        ]
+        geometry = [77, [stride, stride], [kernel // 2] * 4, [1, 1], 1]
+        extras: dict[str, Any] = {}
+        if residual:
+            shape = (2, out, (9 + stride - 1) // stride, (width + stride - 1) // stride)
+            other = torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
+            extras = {"residual": other, "add": [3, 2**19, -5, 2**18, 20, 7, -100, 101]}
+        cases.append(case("conv2d_requant", x, *constants, *geometry, 3, -128, 120, **extras))
+    check(cases)
+
+
 @pytest.mark.parametrize("padding", [[1, 1, 1, 1], [3, 3, 3, 3], [0, 2, 1, 0], [4, 5, 0, 0]])
 def test_kernel_rows_that_lie_in_the_padding(padding: list[int]) -> None:
     """Images lower than the kernel, rows that touch nothing but padding, strides and dilations."""

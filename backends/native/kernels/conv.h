@@ -31,6 +31,7 @@ typedef struct {
     uint8_t *out;
     int32_t *out_i32;
     int64_t rows, panels, taps, k4, widest;
+    int64_t pitch; /* bytes from where each row starts to where the next one does, or 0 where that differs */
     int64_t out_stride, out_origin; /* row r, channel n goes to out[r * out_stride + n - out_origin] */
     const int64_t *tap_offsets; /* offsets of all taps where every row lies inside, or NULL */
     const int32_t *padded;      /* what each tap adds to the sums of a row that it misses, or NULL */

@@ -131,7 +131,7 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
     const int64_t packed = panels.group * (job->panels / p->groups) + panels.first;
     const int64_t at = first_channel(job, panels), words = (job->taps * job->k4 + 63) / 64;
     return (qc_tile){
-        .pitch = job->pointwise ? p->channels : 0,
+        .pitch = job->pitch,
         .k4 = job->k4,
         .weight = QC_WEIGHTS(p) + packed * panel_bytes(job),
         .panel_stride = panel_bytes(job),
@@ -233,8 +233,8 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
     qc_tile tile = describe_tile(job, row + run->first, panels);
     skip_taps(job, run, &tile, panels.count, start);
     int64_t done = 0;
-    if (job->taps == 1 && block->all_inside && !job->out_i32) {
-        locate_tile(job, block, run->first, 1, 0, 1, source);
+    if (job->taps <= QC_TAP_CHUNK && block->all_inside && !job->out_i32) {
+        locate_tile(job, block, run->first, 1, run->tap, run->taps, source);
         tile.rows = source->rows;
         tile.offsets = source->offsets;
         done = qc_tile_strip(&tile, run->end - run->first, panels.count);
@@ -310,7 +310,10 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
 void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first, int64_t last)
 {
     const int near = (last - first) * panel_bytes(job) <= QC_NEAR_WEIGHTS;
-    if (job->taps == 1 || job->taps > QC_TAP_CHUNK || !near) {
+    /* Strips take one range of panels after another. */
+    const int64_t panels = qc_min(job->widest, last - first);
+    const int strips = block->all_inside && panels * panel_bytes(job) <= QC_STRIP_WEIGHTS;
+    if (job->taps == 1 || job->taps > QC_TAP_CHUNK || !near || strips) {
         multiply_by_panels(job, block, row, first, last);
         return;
     }
@@ -346,6 +349,7 @@ qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows)
     job.panels = p->groups * ((out_group + QC_PANEL - 1) / QC_PANEL);
     job.pointwise = job.taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
                     p->out_height == p->height && p->out_width == p->width;
+    job.pitch = job.pointwise ? p->channels : 0;
     job.widest = p->widest;
     job.out_stride = p->out_channels;
     return job;

@@ -136,6 +136,7 @@ static void rows_task(const void *argument, int index, int count)
     uint8_t *const windows = copy + job->p->windows;
     if (job->p->window) {
         conv.taps = 1;
+        conv.pitch = job->p->window;
         conv.k4 = qc_depth_quads(job->p->window);
         conv.padded = NULL;
     }

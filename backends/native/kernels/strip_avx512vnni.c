@@ -1,4 +1,4 @@
-/* Strips of a 1x1 product on AVX512-VNNI: two small tiles take turns, and the sums of one are requantized
+/* Strips of a product with few weights on AVX512-VNNI: two small tiles take turns, and the sums of one are requantized
  * between the dot products of the other. Dot products use two of four vector pipes; requantization alone
  * would wait for the other two. Both tiles stay in registers, since stores of whole vectors are slow. */
 #include "level.h"
@@ -6,8 +6,6 @@
 #if defined(QC_AVX512)
 #include "epilogue_avx512.h"
 #include "tile.h"
-
-#define QC_STRIP_WEIGHTS (16 << 10) /* most bytes of weights, so that they stay in the first-level cache */
 
 /* Rows of the two tiles, with the numbers of the registers that hold their sums: 12 of each. */
 #define A4(X) X(a, 0, 0, 1, 2, 3) X(a, 1, 4, 5, 6, 7) X(a, 2, 8, 9, 10, 11)
@@ -49,7 +47,7 @@
 #define START_H3(t, r, ...) START_2(t, r) START_HALF(t, r, 2)
 #define START_H4(t, r, ...) START_3(t, r) START_HALF(t, r, 3)
 
-#define POINT(t, r, ...) const uint8_t *const row##r = rows[r] + offset;
+#define POINT(t, r, ...) const uint8_t *const row##r = these[r] + offset;
 
 /* gcc would load weights again for every row, as operands of the dot products. */
 #define LOAD(p)                                                                     \
@@ -235,12 +233,27 @@ QC_INLINE void finish_four(const strip_constants *k, const uint8_t *residual, ui
 #define FINISH_H3(t, r) FINISH(t##r##_0, t##r##_1, WIDE(t, r), vec_zero(), 2, 1)
 #define FINISH_H4(t, r) FINISH(t##r##_0, t##r##_1, t##r##_2, WIDE(t, r), 3, 1)
 
-/* A part of the depth of one tile, then a row of the other. */
-#define PART(KIND, THIS, t, r)                                  \
-    for (; d < ends[r]; d += 4) {                               \
+/* The dot products of a tile up to a point of the depth, or of the taps where there are several. */
+#define STEPS(KIND, TILE, END)                                  \
+    for (; d < END; d += 4) {                                   \
         LOAD_##KIND                                             \
-        THIS(STEP_##KIND)                                       \
-    }                                                           \
+        TILE(STEP_##KIND)                                       \
+    }
+#define DOTS(KIND, TILE, END)                                   \
+    if (several) {                                              \
+        for (; tap < END; tap++, weight += 16 * depth) {        \
+            const int64_t offset = offsets[tap];                \
+            int64_t d = 0;                                      \
+            TILE(POINT)                                         \
+            STEPS(KIND, TILE, depth)                            \
+        }                                                       \
+    } else {                                                    \
+        STEPS(KIND, TILE, END)                                  \
+    }
+
+/* A part of one tile, then a row of the other. */
+#define PART(KIND, THIS, t, r)                                  \
+    DOTS(KIND, THIS, ends[r])                                   \
     FINISH_##KIND(t, r)
 #define PART_A2(t, r, ...) PART(2, A2, t, r)
 #define PART_B2(t, r, ...) PART(2, B2, t, r)
@@ -261,12 +274,14 @@ QC_INLINE void finish_four(const strip_constants *k, const uint8_t *residual, ui
 
 /* Moves on to the rows of the next tile, of which the last has fewer. */
 #define TAKE(KIND, ROWS, TILE)                                  \
+    const uint8_t *const *const these = rows;                   \
+    const int8_t *weight = tile->weight;                        \
     TILE(POINT)                                                 \
     TILE(START_##KIND)                                          \
     held = left < ROWS ? left : ROWS;                           \
     left -= held;                                               \
     rows += held;                                               \
-    int64_t d = 0;
+    int64_t d = 0, tap = 0;
 
 /* Computes one tile and writes the other one, which is full; the last is written by itself. */
 #define TURN(KIND, PANELS, ROWS, THIS, OTHER)                   \
@@ -280,13 +295,13 @@ QC_INLINE void finish_four(const strip_constants *k, const uint8_t *residual, ui
     }
 
 /* KIND is the number of panels, with an H before it where half of the last one is in use. */
-#define STRIP(NAME, KIND, PANELS, ROWS, ADDS)                                                            \
+#define STRIP(NAME, KIND, PANELS, ROWS, ADDS, TAPS)                                                            \
     __attribute__((noinline)) static void strip_##NAME(const qc_tile *tile, int64_t left,                \
                                                        const strip_constants *k)                         \
     {                                                                                                    \
-        const int adds = ADDS;                                                                           \
-        const int64_t offset = tile->offsets[0], panel_stride = tile->panel_stride;                      \
-        const int8_t *const weight = tile->weight;                                                       \
+        const int adds = ADDS, several = TAPS;                                                                \
+        const int64_t *const offsets = tile->offsets;                                                    \
+        const int64_t offset = offsets[0], panel_stride = tile->panel_stride, depth = tile->k4 * 4;      \
         const int32_t *const start = tile->start;                                                        \
         uint8_t *out = tile->out;                                                                        \
         const uint8_t *residual = tile->residual;                                                        \
@@ -294,15 +309,12 @@ QC_INLINE void finish_four(const strip_constants *k, const uint8_t *residual, ui
         const uint8_t *const *rows = tile->rows;                                                         \
         int64_t ends[ROWS], held;                                                                        \
         for (int r = 0; r < ROWS; r++)                                                                   \
-            ends[r] = tile->k4 * (r + 1) / ROWS * 4;                                                     \
+            ends[r] = several ? tile->taps * (r + 1) / ROWS : tile->k4 * (r + 1) / ROWS * 4;             \
         A##PANELS(SUMS_##KIND)                                                                           \
         B##PANELS(SUMS_##KIND)                                                                           \
         {                                                                                                \
             TAKE(KIND, ROWS, A##PANELS)                                                                  \
-            for (; d < ends[ROWS - 1]; d += 4) {                                                         \
-                LOAD_##KIND                                                                              \
-                A##PANELS(STEP_##KIND)                                                                   \
-            }                                                                                            \
+            DOTS(KIND, A##PANELS, ends[ROWS - 1])                                                        \
         }                                                                                                \
         if (left == 0) {                                                                                 \
             A##PANELS(LAST_##KIND)                                                                       \
@@ -313,7 +325,9 @@ QC_INLINE void finish_four(const strip_constants *k, const uint8_t *residual, ui
             TURN(KIND, PANELS, ROWS, A, B)                                                               \
         }                                                                                                \
     }
-#define STRIPS(KIND, PANELS, ROWS) STRIP(KIND, KIND, PANELS, ROWS, 0) STRIP(KIND##_residual, KIND, PANELS, ROWS, 1)
+#define STRIPS(KIND, PANELS, ROWS)              \
+    STRIP(KIND, KIND, PANELS, ROWS, 0, 0)       \
+    STRIP(KIND##_residual, KIND, PANELS, ROWS, 1, 0)
 
 STRIP_1(1, 0)
 STRIP_1(1_residual, 1)
@@ -322,6 +336,8 @@ STRIPS(3, 3, 4)
 STRIPS(4, 4, 3)
 STRIPS(H3, 3, 4)
 STRIPS(H4, 4, 3)
+STRIP(2_taps, 2, 2, 6, 0, 1)
+STRIP(4_taps, 4, 4, 3, 0, 1)
 
 typedef void (*strip_function)(const qc_tile *tile, int64_t rows, const strip_constants *k);
 
@@ -336,9 +352,10 @@ int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
     const qc_epilogue *e = tile->epilogue;
     const int half = panels * QC_PANEL - tile->columns >= QC_PANEL / 2;
     /* Tiles read large weights less often, and have more rows of one panel and a half. */
-    const int large = panels * tile->k4 * 4 * QC_PANEL > QC_STRIP_WEIGHTS;
+    const int large = panels * tile->taps * tile->k4 * 4 * QC_PANEL > QC_STRIP_WEIGHTS;
     const int narrow = panels == 1 && (rows < 12 || tile->columns < QC_PANEL || !tile->pitch);
-    if (rows < 2 || large || narrow || (panels == 2 && half))
+    const int taken = tile->taps == 1 || ((panels == 2 || panels == 4) && !tile->residual && !half);
+    if (rows < 2 || large || narrow || (panels == 2 && half) || !taken)
         return 0;
     if (!e->scale || e->table || (tile->residual && e->add[4] > QC_WIDE_SHIFT))
         return 0;
@@ -357,6 +374,10 @@ int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
     if (panels == 1) {
         (tile->residual ? strip_1_residual : strip_1)(tile, rows / 12, &k);
         return rows / 12 * 12;
+    }
+    if (tile->taps > 1) {
+        (panels == 2 ? strip_2_taps : strip_4_taps)(tile, rows, &k);
+        return rows;
     }
     strips[tile->residual != NULL][half][panels - 2](tile, rows, &k);
     return rows;
