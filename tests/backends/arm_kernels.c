@@ -64,6 +64,22 @@ static void test_conv(uint64_t seed)
     compare("conv2d_i32", first_sums, second_sums, count * 4, seed, shape);
 }
 
+static void test_gemv(uint64_t seed)
+{
+    qc_conv2d p = {.channels = between(1, 300), .out_channels = between(1, 200), .groups = 1, .weight = weight,
+                   .pairs = pairs};
+    const int64_t panels = (p.out_channels + 15) / 16, shape[10] = {p.channels, p.out_channels};
+    pack(panels, p.channels);
+    const int has_residual = maybe(30);
+    p.epilogue = epilogue_of(panels * 16, p.channels, has_residual);
+    fill(x, p.channels + 64);
+    fill(residual, p.out_channels + 64);
+    CODES(qc_gemv_u8_s8c_u8, p.out_channels, &context, &p, x, has_residual ? residual : NULL)
+    int32_t *wide;
+    BOTH(wide, first_sums, second_sums, qc_gemv_u8_s8c_i32(&context, &p, x, wide))
+    compare("gemv_i32", first_sums, second_sums, p.out_channels * 4, seed, shape);
+}
+
 static void test_rows(uint64_t seed)
 {
     int64_t shape[10];
@@ -90,7 +106,12 @@ static void plan_depthwise(qc_depthwise *d, int64_t at_once)
     const int64_t in_quads = (quads - 1) * p->stride_w + last, pixels = ((p->out_width - 1) * p->stride_w + reach + 3) / 4;
     d->row_bytes = 2 * 256 * (in_quads > pixels ? in_quads : pixels);
     d->rows_at_once = at_once;
-    d->ring_rows = (p->kernel_h - 1) * p->dilation_h + 1 + at_once;
+    const int64_t quads_h = (p->kernel_h + 3) / 4, live = (p->kernel_h - 1) * p->dilation_h + 1;
+    d->quad_columns = 40;
+    d->buffer_bytes = 64 * (4 * quads_h + 1) * d->quad_columns;
+    if (d->buffer_bytes < d->row_bytes)
+        d->buffer_bytes = d->row_bytes;
+    d->ring_rows = (live + 2 * at_once - 1) / at_once * at_once;
     d->scratch = 4096;
     fill_weights(weight, (p->channels + 63) / 64 * 64 * 4 * p->kernel_h * ((p->kernel_w + 3) / 4));
     for (int64_t i = 0, taps = (p->kernel_w + 3) / 4 * 4; i < (p->channels + 63) / 64 * 64 * p->kernel_h * taps; i++)
@@ -342,7 +363,7 @@ int main(int count, char **arguments)
     static void (*const tests[])(uint64_t) = {test_conv,      test_rows,    test_depthwise,
                                               test_matmul,    test_borders, test_requantize,
                                               test_elementwise, test_pools, test_movement,
-                                              test_pointwise_depthwise};
+                                              test_pointwise_depthwise, test_gemv};
     const uint64_t seed = count > 2 ? strtoull(arguments[2], NULL, 10) : 0;
     const uint64_t seeds = count > 3 ? strtoull(arguments[3], NULL, 10) : 1;
     const int only = count > 4 ? atoi(arguments[4]) : -1;

@@ -39,19 +39,25 @@ static void compute_rows(tile_target *t, int rows, int64_t columns)
     }
 }
 
-/* Requantizes with 64-bit products, where no shifts are given. */
+/* Requantizes sums with 64-bit products, where no shifts are given. */
+static void finish_sums(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
+                        const uint8_t *residual, uint8_t *out, int64_t stride)
+{
+    for (int r = 0; r < rows; r++)
+        for (int64_t n = 0; n < columns; n++) {
+            const int64_t at = r * stride + n;
+            const qc_code *more = residual ? (const qc_code *)residual + at : NULL;
+            out[at] = (uint8_t)qc_finish(e, sums[r * QC_TILE_LD + n], channel + n, more);
+        }
+}
+
 static void finish_exactly(tile_target *t, int rows)
 {
     const qc_tile *tile = t->tile;
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
     t->sums = sums;
     compute_rows(t, rows, (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL);
-    for (int r = 0; r < rows; r++)
-        for (int64_t n = 0; n < tile->columns; n++) {
-            const int64_t at = r * tile->out_stride + n;
-            const qc_code *residual = tile->residual ? (const qc_code *)tile->residual + at : NULL;
-            tile->out[at] = (uint8_t)qc_finish(tile->epilogue, sums[r * QC_TILE_LD + n], tile->channel + n, residual);
-        }
+    finish_sums(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out, tile->out_stride);
 }
 
 /* With a table or a residual behind the requantization. */
@@ -94,6 +100,10 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride)
 {
+    if (!e->right) {
+        finish_sums(e, sums, rows, channel, columns, residual, out, stride);
+        return;
+    }
     const int16x8_t zero_point = vdupq_n_s16((int16_t)e->zero_point);
     const int8x16_t low = vdupq_n_s8((int8_t)e->qmin), high = vdupq_n_s8((int8_t)e->qmax);
     int8_t bytes[QC_TILE_ROWS * QC_TILE_LD];
