@@ -76,9 +76,9 @@ def default_setting(graph: QGraph, node: fx.Node) -> Setting:
     return settings_of(graph, node)[0]
 
 
-def window_bytes(weight: Sequence[int]) -> int:
-    """Returns the bytes of a gathered window: whole dot products of four."""
-    return -(-prod(weight[1:]) // 4) * 4
+def window_bytes(covered: int) -> int:
+    """Returns the bytes of a gathered window that covers so many: whole dot products of four."""
+    return -(-covered // 4) * 4
 
 
 def is_depthwise(weight: Sequence[int], groups: int) -> bool:
@@ -133,7 +133,7 @@ class _Space:
         stride_h, stride_w = args["stride"]
         reach = (product.taps - 1) * args["dilation"][0] + 1
         images, high, across = (self._size((size,)) for size in (n, height, width))
-        windows = replace(product, taps=1, depth=window_bytes(_shape(args["weight"])))
+        windows = replace(product, taps=1, depth=window_bytes(product.taps * product.depth))
         inside = self._inside(args, product.taps, high)
         counts = [1]
         if isinstance(width, int):

@@ -63,7 +63,8 @@ def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
     reach = (conv["kernel_h"] - 1) * conv["dilation_h"] + 1
     rows = op.choices["rows_at_once"]
     size = simplify_dim(((rows - 1) * conv["stride_h"] + reach) * row_bytes + SLACK)
-    window = op.choices["gathers"] and window_bytes(op.constant("weight").shape)
+    covered = conv["kernel_h"] * conv["kernel_w"] * conv["channels"]
+    window = op.choices["gathers"] and window_bytes(covered)
     whole = simplify_dim(size + rows * conv["out_width"] * window + SLACK)
     scratch, step = op.reserve_per_thread(whole if window else size)
     x, residual = op.tensor("x"), residual_pointer(op)

@@ -63,16 +63,19 @@ def test_every_setting_equals_the_reference(cases: list[Case]) -> None:
     check_settings(cases)
 
 
-def layer(shape: tuple[int, int, int, int], channels: int, kernel: int, stride: int = 1) -> Case:
+def layer(
+    shape: tuple[int, int, int, int], channels: int, kernel: int, stride: int = 1, groups: int = 1
+) -> Case:
     """Returns a convolution with requantization that keeps the size at stride 1."""
     random = torch.Generator().manual_seed(channels)
-    weight = torch.randint(-127, 128, (channels, shape[1], kernel, kernel), generator=random)
+    size = (channels, shape[1] // groups, kernel, kernel)
+    weight = torch.randint(-127, 128, size, generator=random)
     bias = torch.randint(-999, 999, (channels,), generator=random).to(torch.int32)
     scale = torch.full((channels,), 2**30 + 128, dtype=torch.int32)
     shift = torch.full((channels,), 41, dtype=torch.int32)
     x = torch.randint(-128, 128, shape, dtype=torch.int8, generator=random)
     constants = [Const(weight.to(torch.int8)), Const(bias), Const(scale), Const(shift)]
-    geometry = [-9, [stride, stride], [kernel // 2] * 4, [1, 1], 1]
+    geometry = [-9, [stride, stride], [kernel // 2] * 4, [1, 1], groups]
     return case("conv2d_requant", x, *constants, *geometry, 4, -128, 127)
 
 
@@ -85,6 +88,8 @@ def test_every_setting_of_layers_of_several_blocks_equals_the_reference() -> Non
             layer((1, 3, 45, 37), 40, 5, 2),
             layer((2, 3, 31, 37), 24, 3, 2),
             layer((1, 2, 19, 45), 36, 5),
+            layer((1, 5, 13, 4), 10, 3, groups=5),
+            layer((2, 6, 9, 11), 12, 3, 2, groups=3),
             layer((1, 1, 29, 40), 20, 7, 2),
             chain((1, 24, 23, 19), 150, 3, 1),
             chain((2, 16, 20, 15), 72, 5, 2),
