@@ -8,8 +8,8 @@ choice              meaning
 ``block_rows``      output pixels of a block: it reads every weight once, and its rows once for
                     each tile across
 ``by_rows``         whether a convolution reads the rows of its kernel as runs of bytes
-``gathers``         whether it gathers these rows first, so that a window is one run of bytes
                     from a copy with the border around it (1), or tap by tap (0)
+``gathers``         whether it gathers these rows first, so that a window is one run of bytes
 ``rows_at_once``    image rows that such a copy serves, or that a fused 1x1 convolution computes
                     for the depthwise one behind it
 ``fused``           whether a 1x1 convolution and the depthwise one behind it run together by

@@ -296,7 +296,7 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
         for (int64_t panel = first; panel < last; panel += panels.count) {
             panels = next_panels(job, panel, last, most);
             if (panels.group) {
-                for (int64_t t = 0; t < job->taps; t++)
+                for (int64_t t = 0; t < run->taps; t++)
                     shifted[t] = offsets[t] + panels.group * in_group;
                 source.offsets = shifted;
             }
