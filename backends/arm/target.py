@@ -187,7 +187,7 @@ class ArmTarget(Target):
     def footprint(self, graph: QGraph) -> Footprint:
         """Returns what a program takes of flash and RAM."""
         plan = graph.memory_plan or plan_sequentially(graph)
-        return footprint(graph, describe(graph, plan, form=self.form), self)
+        return footprint(graph, plan, describe(graph, plan, form=self.form))
 
     @classmethod
     def facts(cls) -> Mapping[str, str]:

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import fx
 
-from qcompiler.backends.native.emitter import Description
-from qcompiler.backends.native.packing import ALIGNMENT
-from qcompiler.backends.native.values import SLACK
+from qcompiler.backends.native.arena import Arena, find_arena
+from qcompiler.backends.native.emitter import Description, Plan
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType, evaluate_dim
-from qcompiler.runtime.memory_liveness import find_liveness
-from qcompiler.target.base import Target
 
 # So many contributors are named.
 _NAMED = 5
@@ -26,15 +23,16 @@ _NAMED = 5
 class Footprint:
     """Bytes of a program for a batch of one: packed constants in flash, the arena in RAM.
 
-    ``constants`` are the unpacked constants of each node, ``alive`` the values in the arena at the
-    step that needs most, and the scratch memory of the operator that needs most of that; both the
-    largest first, with bytes.
+    ``constants`` are the unpacked constants of each node, ``alive`` what the arena holds at
+    ``peak``, the operator that needs most of it: values, scratch memory, and the gaps between them;
+    both the largest first, with bytes.
     """
 
     flash: int
     ram: int
     constants: tuple[tuple[str, int], ...]
     alive: tuple[tuple[str, int], ...]
+    peak: str
 
     def check(self, flash: int | None, ram: int | None, target: str) -> None:
         """Compares with the bytes that a machine has; None is no limit.
@@ -45,49 +43,32 @@ class Footprint:
         if flash is not None and self.flash > flash:
             raise _too_large(target, "flash", self.flash, flash, self.constants)
         if ram is not None and self.ram > ram:
-            raise _too_large(target, "ram", self.ram, ram, self.alive)
+            raise _too_large(target, "ram", self.ram, ram, self.alive, f" at {self.peak}")
 
 
-def arena_bytes(described: Description, sizes: Mapping[str, int]) -> int:
-    """Returns the bytes of a project's arena on one thread, as model_arena_bytes does."""
-    scratch = max((evaluate_dim(size, sizes) for size in described.scratch), default=0)
-    total = evaluate_dim(described.arena, sizes) + scratch + 3 * SLACK
-    return -(-total // ALIGNMENT) * ALIGNMENT
-
-
-def footprint(graph: QGraph, described: Description, target: Target) -> Footprint:
+def footprint(graph: QGraph, plan: Plan, described: Description) -> Footprint:
     """Returns what a program takes, with dynamic dimensions at their least sizes."""
     sizes = {name: span.low for name, span in graph.symbols.items()}
-    scratch = {
-        op.node: evaluate_dim(size, sizes)
-        for op, size in zip(described.ops, described.scratch, strict=True)
-    }
+    arena = find_arena(graph, plan, described)
     constants = ((_name(node), _constant_bytes(node)) for node in graph.calls)
-    return Footprint(
-        len(described.blob),
-        arena_bytes(described, sizes),
-        _largest(constants),
-        _largest(_alive(graph, target, sizes, scratch)),
-    )
+    peak, alive = at_peak(arena, sizes, lambda name: _name(graph.node(name)))
+    return Footprint(len(described.blob), arena.bytes(sizes), _largest(constants), alive, peak)
 
 
-def _alive(
-    graph: QGraph, target: Target, sizes: Mapping[str, int], scratch: Mapping[str, int]
-) -> Iterable[tuple[str, int]]:
-    """Yields the values in the arena at the step with the most bytes, and the most scratch."""
-    buffers = find_liveness(graph, target).buffers
-    bytes_of = {b.lifetime.name: evaluate_dim(b.lifetime.size, sizes) for b in buffers}
-
-    def at(step: int) -> list[str]:
-        return [b.lifetime.name for b in buffers if b.lifetime.start <= step <= b.lifetime.end]
-
-    steps = {b.lifetime.start for b in buffers}
-    peak = max(steps, key=lambda step: sum(bytes_of[n] for n in at(step)), default=0)
-    for name in at(peak):
-        yield _name(graph.node(name)), bytes_of[name]
-    if scratch:
-        most = max(scratch, key=scratch.__getitem__)
-        yield f"scratch memory of {_name(graph.node(most))}", scratch[most]
+def at_peak(
+    arena: Arena, sizes: Mapping[str, int], name_of: Callable[[str], str]
+) -> tuple[str, tuple[tuple[str, int], ...]]:
+    """Returns the operator that needs most of the arena, and what that holds, the largest first."""
+    step = arena.peak(sizes)
+    if step is None:
+        return "", ()
+    found = []
+    for part in step.parts:
+        what = "scratch memory of " if part.is_scratch else ""
+        found.append((what + name_of(part.node), evaluate_dim(part.size, sizes)))
+    end = max((evaluate_dim(part.end, sizes) for part in step.parts), default=0)
+    gaps = end - sum(size for _, size in found)
+    return step.node, _largest([*found, ("gaps between them", gaps)])
 
 
 def _constant_bytes(node: fx.Node) -> int:
@@ -109,7 +90,12 @@ def _name(node: fx.Node) -> str:
 
 
 def _too_large(
-    target: str, kind: str, needed: int, limit: int, found: tuple[tuple[str, int], ...]
+    target: str,
+    kind: str,
+    needed: int,
+    limit: int,
+    found: tuple[tuple[str, int], ...],
+    where: str = "",
 ) -> QCompilerError:
     what = {"flash": "constants", "ram": "values and scratch memory"}[kind]
     lines = [f"{count} bytes: {name}" for name, count in found[:_NAMED]]
@@ -120,6 +106,6 @@ def _too_large(
     return QCompilerError(
         "QC0826",
         f"the program needs {needed} bytes of {kind} for its {what}, and {target} has {limit};"
-        " the largest:\n    " + "\n    ".join(lines),
+        f" the largest{where}:\n    " + "\n    ".join(lines),
         remedy=f"{remedies[kind]}, or raise {kind}",
     )

@@ -14,16 +14,17 @@ import torch
 from torch import fx
 
 import qcompiler
+from qcompiler.backends.native.arena import Arena, find_arena
 from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.codes import CodeForm
-from qcompiler.backends.native.cprint import c_float
+from qcompiler.backends.native.cprint import c_dim, c_float, symbols_in
 from qcompiler.backends.native.emitter import (
     Description,
     describe,
     kernel_sources,
     plan_sequentially,
 )
-from qcompiler.backends.native.footprint import arena_bytes
+from qcompiler.backends.native.footprint import at_peak
 from qcompiler.backends.native.levels import DISPATCH, KERNELS, Isa, generated, names_header
 from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.backends.native.rendering import template
@@ -80,7 +81,7 @@ class Project:
         settings = {node: (setting,) for node, setting in self.settings.items()}
         plan = graph.memory_plan or plan_sequentially(graph)
         described = describe(graph, plan, settings=settings, form=self.form)
-        values = self._values(described)
+        values = self._values(described, find_arena(graph, plan, described))
         texts = {
             "include/model.h": "model.h.jinja",
             "src/model.c": "model.c.jinja",
@@ -115,13 +116,12 @@ class Project:
             own |= {name: made[name] for name in names}
         return {name: text for name, text in own.items() if name not in _UNUSED}
 
-    def _values(self, described: Description) -> dict[str, Any]:
+    def _values(self, described: Description, arena: Arena) -> dict[str, Any]:
         graph, batch = self.graph, described.values["batch"]
         library = self._library()
         kernels = sorted(n for n in library if n.endswith(".c") and n != DISPATCH)
         inputs = [self._tensor(node, node.name) for node in graph.inputs]
         outputs = [self._tensor(node, f"output{i}") for i, node in enumerate(graph.results)]
-        arena = self._arena(described)
         names = list(graph.symbols)
         batch_name = None if batch is None else names[batch["position"]]
         own = [name for name in names if name != batch_name]
@@ -142,9 +142,8 @@ class Project:
             "weight_bytes": len(described.blob),
             "checked": min(CHECKED, len(described.blob)),
             "checksum": checksum(described.blob),
-            "arena_bytes": arena,
+            **self._arena(described, arena),
             "arena_note": "" if not names else " for any batch" if batch_name else "",
-            "arena_text": arena if arena is not None else "see `model_arena_bytes`",
             "inputs": inputs,
             "outputs": outputs,
             "names": [op.node for op in described.ops],
@@ -191,12 +190,26 @@ class Project:
             "sizes_sentence": _sizes_sentence(graph, batch_name),
         }
 
-    def _arena(self, described: Description) -> int | None:
-        """Returns the bytes of the arena; None where they depend on more than the batch."""
-        symbols, batch = self.graph.symbols, described.values["batch"]
-        if symbols and (batch is None or len(symbols) > 1):
-            return None
-        return arena_bytes(described, dict.fromkeys(symbols, 1))
+    def _arena(self, described: Description, arena: Arena) -> dict[str, Any]:
+        """Returns the arena's bytes, where scratch memory is in it, and what fills it most."""
+        places = [step.scratch for step in arena.steps]
+        lows = {name: span.low for name, span in self.graph.symbols.items()}
+        fixed = None if symbols_in(arena.size) else arena.bytes({})
+        peak, alive = at_peak(arena, lows, "`{}`".format)
+        symbols = {*described.values["step_symbols"]}.union(*map(symbols_in, places))
+        return {
+            "steps": [
+                step | {"scratch": c_dim(places[step["index"]])}
+                for step in described.values["steps"]
+            ],
+            "step_symbols": [name for name in self.graph.symbols if name in symbols],
+            "arena_size": c_dim(arena.size),
+            "arena_symbols": symbols_in(arena.size),
+            "arena_bytes": fixed,
+            "arena_text": "see `model_arena_bytes`" if fixed is None else fixed,
+            "peak": peak,
+            "alive": alive,
+        }
 
     def _tensor(self, node: fx.Node, name: str) -> dict[str, Any]:
         kind = type_of(node)

@@ -102,8 +102,8 @@ def largest(dims: Sequence[Dim]) -> Dim:
     """Returns the maximum of sizes as an int or a sympy expression; 0 for none."""
     left: list[Dim] = []
     for dim in dict.fromkeys(dims):
-        if not any(_is_at_least(other, dim) for other in left):
-            left = [other for other in left if not _is_at_least(dim, other)]
+        if not any(is_at_least(other, dim) for other in left):
+            left = [other for other in left if not is_at_least(dim, other)]
             left.append(dim)
     if len(left) < 2:
         return left[0] if left else 0
@@ -111,7 +111,7 @@ def largest(dims: Sequence[Dim]) -> Dim:
     return sympy.Max(*left, evaluate=False)
 
 
-def _is_at_least(a: Dim, b: Dim) -> bool:
+def is_at_least(a: Dim, b: Dim) -> bool:
     """Says whether a >= b is certain; it is quick and does not see every case."""
     if isinstance(a, int) and isinstance(b, int):
         return a >= b

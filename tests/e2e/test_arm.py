@@ -59,6 +59,8 @@ def test_the_exported_digit_network_equals_the_reference(tmp_path: Path) -> None
     program = qcompiler.compile(load_mnist_net(), batches, target="cortex-a76")
     written = program.export_c(tmp_path, name="digits")
     assert set(written.memory) == {"flash", "ram"}
+    assert program.graph.memory_plan is not None
+    assert written.memory["ram"] <= 1.1 * program.graph.memory_plan.peak
     toolchain = "-DCMAKE_TOOLCHAIN_FILE=cmake/aarch64-gcc.cmake"
     for step in (["cmake", "-B", "build", toolchain], ["cmake", "--build", "build", "-j2"]):
         subprocess.run(step, cwd=tmp_path, check=True, capture_output=True)
