@@ -9,14 +9,19 @@ import torch
 from torch import fx
 
 from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import inherit_quant, origin_of, qtype_of, update_quant
+from qcompiler.ir.annotations import inherit_quant, origin_of, qtype_of, quant_of, update_quant
 from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph, argument, is_constant, operator_of
 from qcompiler.ir.intent import DerivedFrom, Spec
 from qcompiler.ir.qtypes import Granularity, QType
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
-from qcompiler.numerics.rounding import along_axis, quantize_tensor, weight_scales
+from qcompiler.numerics.rounding import (
+    WeightMethod,
+    along_axis,
+    quantize_tensor,
+    weight_scales,
+)
 from qcompiler.passmgr.base import Gives, Needs, Pass
 from qcompiler.passmgr.context import PassContext
 
@@ -29,6 +34,11 @@ _LEAST_MULTIPLIER = 2.0**-31
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
     """Replaces float weights by int8 constants, symmetric and narrow, one scale per channel.
+
+    The intent of a weight's constant, a ``Spec`` that earlier passes set, says how many bits it
+    gets; ``bits`` is for weights without one. ``method`` auto takes scales that cover the largest
+    weight at 8 bits, and those of the least squared error below: few codes are better spent on the
+    many weights than on the largest.
 
     A channel's scale is raised where its bias would not fit the int32 accumulator, or its
     multiplier would not be encodable: both happen to dead channels, whose weights are too small
@@ -47,7 +57,7 @@ class QuantizeWeights(Pass):
     gives: ClassVar[Gives] = Gives(stage=Stage.QUANTIZED)
 
     bits: int = 8
-    method: Literal["minmax", "mse"] = "minmax"
+    method: Literal["auto", "minmax", "mse"] = "auto"
 
     def __post_init__(self) -> None:
         if not 2 <= self.bits <= 8:
@@ -74,12 +84,12 @@ class QuantizeWeights(Pass):
                 source=origin_of(node).source,
                 remedy="use a parameter, or write the product as a matmul",
             )
-        weight = graph.constant(constant)
-        scale = weight_scales(weight, axis, self.bits, True, self.method)
+        weight, bits = graph.constant(constant), self._bits(constant)
+        scale = weight_scales(weight, axis, bits, True, self._method(bits))
         scale = self._raise_scales(node, graph, weight, scale)
-        limit = 2 ** (self.bits - 1) - 1
+        limit = 2 ** (bits - 1) - 1
         codes = quantize_tensor(weight, scale, 0, -limit, limit, axis).to(torch.int8)
-        codes_node = graph.add_constant(codes, f"{constant.target}_i{self.bits}", node)
+        codes_node = graph.add_constant(codes, f"{constant.target}_i{bits}", node)
         scale_node = graph.add_constant(scale, f"{constant.target}_scale", node)
         restored = graph.call(
             torch.ops.qfloat.dequantize_weight.default,
@@ -91,13 +101,13 @@ class QuantizeWeights(Pass):
         update_quant(
             codes_node,
             qtype=QType(
-                self.bits,
+                bits,
                 tuple(scale.tolist()),
                 (0,) * scale.numel(),
                 granularity=granularity,
                 narrow=True,
             ),
-            intent=Spec(self.bits, symmetric=True, granularity=granularity),
+            intent=Spec(bits, symmetric=True, granularity=granularity),
         )
         inherit_quant(restored, codes_node)
         bias = argument(node, "bias")
@@ -107,6 +117,16 @@ class QuantizeWeights(Pass):
         node.update_arg(list(_names(node)).index(name), restored)
         if not constant.users:
             graph.erase(constant)
+
+    def _bits(self, constant: fx.Node) -> int:
+        """Returns the bits that the intent of a float weight asks for, or the pass's own."""
+        intent = quant_of(constant).intent
+        return intent.bits if isinstance(intent, Spec) else self.bits
+
+    def _method(self, bits: int) -> WeightMethod:
+        if self.method == "auto":
+            return "minmax" if bits == 8 else "mse"
+        return self.method
 
     def _raise_scales(
         self, node: fx.Node, graph: QGraph, weight: torch.Tensor, scale: torch.Tensor

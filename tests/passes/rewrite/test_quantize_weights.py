@@ -7,9 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import qtype_of
+from qcompiler.ir.annotations import qtype_of, update_quant
 from qcompiler.ir.graph import QGraph, argument, is_call
+from qcompiler.ir.intent import Spec
 from qcompiler.ir.stages import Stage
+from qcompiler.passes.rewrite.quantize_weights import QuantizeWeights
 from qcompiler.testing import check_ir
 from tests.passes.lowering.models import Function
 from tests.passes.quantize import TYPED, run
@@ -69,13 +71,24 @@ def test_fewer_bits_and_another_method() -> None:
     _, ((codes, _),) = quantized(nn.Sequential(conv()), options="{bits=4}")
     assert int(codes.abs().max()) == 7
     layer = conv()
-    layer.weight.data[0, 0, 0, 0] = 1.0
+    layer.weight.data[5, 0, 0, 0] *= 3.0
     error = []
-    for options in ("{bits=4}", "{bits=4 method=mse}"):
+    for options in ("{bits=4 method=minmax}", "{bits=4}"):
         _, ((codes, scale),) = quantized(nn.Sequential(layer), options=options)
         restored = codes * scale.view(-1, 1, 1, 1)
-        error.append(float((restored - layer.weight.detach())[0].square().sum()))
-    assert error[1] <= error[0]
+        error.append(float((restored - layer.weight.detach()).square().sum()))
+    assert error[1] < error[0]
+
+
+def test_a_weight_gets_the_bits_that_its_intent_asks_for() -> None:
+    graph, context = run(nn.Sequential(conv(), nn.ReLU(), nn.Conv2d(6, 4, 3)), [X], TYPED)
+    first, second = (argument(n, "weight") for n in graph.calls if is_call(n, *WEIGHTED))
+    update_quant(second, intent=Spec(3, symmetric=True))
+    QuantizeWeights(bits=5).run(graph, context)
+    codes = [argument(n, "weight").args[0] for n in graph.calls if is_call(n, *WEIGHTED)]
+    assert [qtype_of(c).bits for c in codes] == [5, 3]
+    assert [int(graph.constant(c).abs().max()) for c in codes] == [15, 3]
+    assert first not in graph.nodes
 
 
 def test_a_channel_of_zeros_has_codes_of_zero() -> None:
