@@ -26,7 +26,8 @@ class CodeForm:
         c_type: the type of a stored code in C.
         offset: what is stored minus the code.
         weights: forms in which the weights of products are stored for the kernels: ``panels`` of
-            four bytes of a column, ``pairs`` of columns with eight bytes of each for smmla.
+            four bytes of a column, ``pairs`` of columns with eight bytes of each for smmla,
+            ``columns`` with sixteen bytes of each of two for Helium.
     """
 
     word: str

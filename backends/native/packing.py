@@ -14,6 +14,8 @@ from qcompiler.backends.native.codes import UNSIGNED, CodeForm
 
 ALIGNMENT = 64
 PANEL = 16
+# Bytes of a column that Helium multiplies at a time.
+DEPTH_STEP = 16
 DEPTHWISE_BLOCK = 64
 # What requantizing a panel's columns of a pixel costs beside its dot products, in dot products.
 PANEL_COST = 10
@@ -55,13 +57,15 @@ class Blob:
 class Products(NamedTuple):
     """Weights and per-channel parameters of a product in packed form.
 
-    ``pairs`` are the weights for smmla, of signed codes that ask for them, but for depthwise ones.
+    ``pairs`` are the weights for smmla and ``columns`` those for Helium, of signed codes that ask
+    for them, but for depthwise ones.
     ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
     epilogue would not be exact. Signed codes have neither.
     """
 
     weight: Int8Array
     pairs: Int8Array | None
+    columns: Int8Array | None
     unsaturated: NDArray[np.uint64] | None
     bias: Int32Array
     multiplier: Int32Array | None
@@ -181,6 +185,23 @@ def pack_pairs(panels: Int8Array) -> Int8Array:
     split = padded.reshape(groups, count, taps, -1, 2, PANEL // 2, 2, 4)
     # half of the depth, pair, column, byte -> pair, column, half, byte
     return np.ascontiguousarray(split.transpose(0, 1, 2, 3, 5, 6, 4, 7))
+
+
+def pack_columns(panels: Int8Array) -> Int8Array:
+    """Packs panels as [g][Cout/g/16][taps][8 pairs of columns][...], for Helium.
+
+    A pair is [depth/16][2 columns][16], then the rest of the depth of either column, [2][rest].
+
+    Args:
+        panels: as ``pack_panels`` returns them.
+    """
+    groups, count, taps, quads = panels.shape[:4]
+    pairs = (groups, count, taps, PANEL // 2)
+    depth = panels.transpose(0, 1, 2, 4, 3, 5).reshape(*pairs, 2, quads * 4)
+    whole = quads * 4 // DEPTH_STEP * DEPTH_STEP
+    steps = depth[..., :whole].reshape(*pairs, 2, -1, DEPTH_STEP).swapaxes(4, 5)
+    parts = [steps.reshape(*pairs, 2 * whole), depth[..., whole:].reshape(*pairs, -1)]
+    return np.concatenate(parts, axis=-1)
 
 
 def unsaturated_groups(panels: Int8Array) -> NDArray[np.uint64]:
@@ -309,7 +330,7 @@ def pack_products(
         m, s = (_per_channel(v, channels) for v in requant)
         if codes.is_signed:
             w, b, s = without_left_shifts(w, b, m, s, accumulator_bound(w, b, x_zero_point))
-    unsaturated = pairs = None
+    unsaturated = pairs = columns = None
     if form == "depthwise":
         packed = pack_depthwise_taps(w) if codes.is_signed else pack_depthwise(w)
     else:
@@ -317,13 +338,14 @@ def pack_products(
         packed = pack_panels(arrange(w) if arrange else w, groups)
         unsaturated = None if codes.is_signed else unsaturated_groups(packed)
         pairs = pack_pairs(packed) if "pairs" in codes.weights else None
+        columns = pack_columns(packed) if "columns" in codes.weights else None
     folded = pad(fold_zero_point(w, b, x_zero_point, codes.offset)).astype(np.int32)
     if requant is None:
-        return Products(packed, pairs, unsaturated, folded, None, None, None)
+        return Products(packed, pairs, columns, unsaturated, folded, None, None, None)
     scale = None
     if not codes.is_signed:
         scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
     shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
     padded_scale = None if scale is None else pad(scale).astype(np.float32)
     multipliers = pad(m).astype(np.int32)
-    return Products(packed, pairs, unsaturated, folded, multipliers, shifts, padded_scale)
+    return Products(packed, pairs, columns, unsaturated, folded, multipliers, shifts, padded_scale)

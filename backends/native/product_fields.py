@@ -87,10 +87,12 @@ def pack(
 def weight_fields(op: OpWriter, packed: Products) -> dict[str, Any]:
     """Stores packed weights and returns their fields of a ``qc_conv2d`` block."""
     fields = {}
-    if packed.pairs is None or "panels" in op.form.weights:
+    if (packed.pairs is None and packed.columns is None) or "panels" in op.form.weights:
         fields["weight"] = op.array(packed.weight, "int8_t")
     if packed.pairs is not None:
         fields["pairs"] = op.array(packed.pairs, "int8_t")
+    if packed.columns is not None:
+        fields["columns"] = op.array(packed.columns, "int8_t")
     if packed.unsaturated is not None:
         fields["unsaturated"] = op.array(packed.unsaturated, "uint64_t")
     return fields

@@ -52,6 +52,7 @@ OPTIMIZATION = {
     "tile_neon.c": "-O2",
     "tile_dotprod.c": "-O2",
     "tile_i8mm.c": "-O2",
+    "tile_helium.c": "-O2",
     "depthwise_neon.c": "-O2",
     "depthwise_dotprod.c": "-O2",
     PROGRAM: "-O1",

@@ -35,6 +35,7 @@ static qc_conv2d random_conv(int depthwise, int64_t *shape)
     p.pad_value = (int32_t)between(-128, 127);
     p.weight = weight;
     p.pairs = pairs;
+    p.columns = columns;
     const int64_t all[10] = {p.height, p.width, p.channels, p.out_channels, p.kernel_h, p.kernel_w, p.stride_w,
                              p.dilation_w, p.groups, p.widest};
     memcpy(shape, all, sizeof all);
@@ -67,7 +68,7 @@ static void test_conv(uint64_t seed)
 static void test_gemv(uint64_t seed)
 {
     qc_conv2d p = {.channels = between(1, 300), .out_channels = between(1, 200), .groups = 1, .weight = weight,
-                   .pairs = pairs};
+                   .pairs = pairs, .columns = columns};
     const int64_t panels = (p.out_channels + 15) / 16, shape[10] = {p.channels, p.out_channels};
     pack(panels, p.channels);
     const int has_residual = maybe(30);
@@ -155,7 +156,7 @@ static void test_pointwise_depthwise(uint64_t seed)
     *before = (qc_conv2d){.batch = p->batch, .height = p->height, .width = p->width, .channels = between(1, 70),
                           .out_height = p->height, .out_width = p->width, .out_channels = p->channels, .kernel_h = 1,
                           .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .groups = 1,
-                          .widest = between(1, 4), .block_rows = 200, .weight = weight, .pairs = pairs};
+                          .widest = between(1, 4), .block_rows = 200, .weight = weight, .pairs = pairs, .columns = columns};
     shape[3] = before->channels;
     pack((p->channels + 15) / 16, before->channels);
     before->epilogue = epilogue_of((p->channels + 15) / 16 * 16, before->channels, 0);

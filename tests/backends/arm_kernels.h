@@ -7,12 +7,16 @@
 
 int qc_select(const char *name);
 
+#if QC_SMALL
+#define ROOM (1 << 19)
+#else
 #define ROOM (1 << 20)
+#endif
 static uint8_t scratch[4 * ROOM] __attribute__((aligned(64)));
 static qc_code x[ROOM], y[ROOM], residual[ROOM], first[ROOM], second[ROOM];
-static int32_t sums[ROOM / 4], first_sums[ROOM], second_sums[ROOM];
-static float numbers[ROOM / 4], first_numbers[ROOM], second_numbers[ROOM];
-static int8_t weight[ROOM], pairs[2 * ROOM];
+static int32_t sums[ROOM / 4], first_sums[ROOM / 2], second_sums[ROOM / 2];
+static float numbers[ROOM / 4], first_numbers[ROOM / 2], second_numbers[ROOM / 2];
+static int8_t weight[ROOM], pairs[2 * ROOM], columns[ROOM];
 static int32_t bias[4096], multiplier[4096], shift[4096], left[4096], right[4096];
 static qc_code table[256];
 static const char *level;
@@ -113,7 +117,16 @@ static qc_epilogue epilogue_of(int64_t channels, int64_t depth, int has_residual
     return e;
 }
 
-/* Both forms of packed weights of `panels` panels with depth 4 * k4 in memory order of `weight`. */
+/* Where byte k of column n stands in a tap of `depth` bytes a column that is packed for Helium. */
+static int64_t place_in_columns(int64_t depth, int64_t k, int64_t n)
+{
+    const int64_t whole = depth / 16 * 16, pair = n / 2 * 2 * depth;
+    if (k < whole)
+        return pair + k / 16 * 32 + n % 2 * 16 + k % 16;
+    return pair + 2 * whole + n % 2 * (depth - whole) + k - whole;
+}
+
+/* All forms of packed weights of `panels` panels with depth 4 * k4 in memory order of `weight`. */
 static int64_t pack(int64_t blocks, int64_t depth)
 {
     const int64_t k4 = (depth + 3) / 4, k8 = (depth + 7) / 8;
@@ -128,6 +141,7 @@ static int64_t pack(int64_t blocks, int64_t depth)
                 if (k >= depth)
                     *w = 0;
                 pairs[(b * k8 + k / 8) * 128 + n * 8 + k % 8] = *w;
+                columns[b * k4 * 64 + place_in_columns(4 * k4, k, n)] = *w;
             }
     return k4;
 }

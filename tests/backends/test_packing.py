@@ -11,6 +11,7 @@ from qcompiler.backends.native.packing import (
     accumulator_bound,
     fold_zero_point,
     merge_groups,
+    pack_columns,
     pack_depthwise,
     pack_panels,
     round_down_scale,
@@ -40,6 +41,24 @@ def test_panels_hold_each_weight_once_and_zeros_elsewhere() -> None:
             found = packed[group, 0, :, depth // 4, n, depth % 4]
             assert np.array_equal(found, weight[channel, depth, :, 0])
     assert np.count_nonzero(packed) == weight.size
+
+
+@pytest.mark.parametrize("depth", [3, 16, 21, 40])
+def test_columns_are_panels_in_the_order_of_helium(depth: int) -> None:
+    weight = np.random.default_rng(depth).integers(-127, 128, (36, depth, 2, 1), dtype=np.int8)
+    panels = pack_panels(weight, groups=2)
+    packed = pack_columns(panels)
+    whole, rest = depth // 16 * 16, -(-depth // 4) * 4 - depth // 16 * 16
+    assert packed.size == panels.size
+    for channel, k in ((0, 0), (17, depth - 1), (20, depth // 2), (35, whole - 1), (35, whole)):
+        if not 0 <= k < depth:
+            continue
+        group, n = divmod(channel, 18)
+        pair = packed[group, n // 16, :, n % 16 // 2]
+        at = k // 16 * 32 + n % 2 * 16 + k % 16
+        if k >= whole:
+            at = 2 * whole + n % 2 * rest + k - whole
+        assert np.array_equal(pair[:, at], weight[channel, k, :, 0])
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,20 @@
 #include "level.h"
 #include "tile.h"
 
+#if QC_SMALL
+#define QC_BLOCK_ROWS 32
+#else
 #define QC_BLOCK_ROWS 200          /* most output pixels of a block */
-#define QC_TAP_CHUNK 64            /* taps of one tile call */
+#endif
 #define QC_NEAR_WEIGHTS (640 << 10) /* bytes of weights that stay in the second-level cache */
 
 /* The packed weights of the level, and how many bytes of the depth one step of a tile takes. */
 #if defined(QC_I8MM)
 #define QC_WEIGHTS(p) ((p)->pairs)
 #define QC_DEPTH_STEP 8
+#elif defined(QC_HELIUM)
+#define QC_WEIGHTS(p) ((p)->columns)
+#define QC_DEPTH_STEP 4
 #else
 #define QC_WEIGHTS(p) ((p)->weight)
 #define QC_DEPTH_STEP 4

@@ -55,8 +55,8 @@ typedef struct {
     const uint8_t *const *rows;
     int64_t row_step;
     const int64_t *offsets;
-    int64_t tap_offsets[QC_TAP_CHUNK];
-    const uint8_t *pointers[QC_TAP_CHUNK * QC_TILE_ROWS];
+    int64_t tap_offsets[QC_TILE_TAPS];
+    const uint8_t *pointers[QC_TILE_TAPS * QC_TILE_ROWS];
 } tile_source;
 
 /* A pointer per tap and row for a tile that touches the border, the offsets included. */
@@ -85,7 +85,7 @@ static void point_rows(const qc_conv_job *job, const qc_row_block *block, int64_
 static void locate_tile(const qc_conv_job *job, const qc_row_block *block, int64_t r, int height, int64_t first,
                         int64_t count, tile_source *source)
 {
-    static const int64_t no_offsets[QC_TAP_CHUNK];
+    static const int64_t no_offsets[QC_TILE_TAPS];
     int inside = 1;
     for (int i = 0; !block->all_inside && i < height; i++)
         inside &= block->inside[r + i];
@@ -165,7 +165,7 @@ static void skip_taps(const qc_conv_job *job, const qc_row_run *run, qc_tile *ti
     tile->start = start;
 }
 
-/* Computes a tile from all its taps at once, which are no more than QC_TAP_CHUNK. */
+/* Computes a tile from all its taps at once, which are no more than QC_TILE_TAPS. */
 static void compute_tile(const qc_conv_job *job, qc_tile *tile, const tile_source *source, int64_t row, int height,
                          panel_range panels)
 {
@@ -190,18 +190,18 @@ static void compute_large_tile(const qc_conv_job *job, const qc_row_block *block
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
     tile_source source;
     qc_tile tile = describe_tile(job, row, panels);
-    for (int64_t first = 0; first < job->taps; first += QC_TAP_CHUNK) {
-        tile.taps = qc_min(QC_TAP_CHUNK, job->taps - first);
+    for (int64_t first = 0; first < job->taps; first += QC_TILE_TAPS) {
+        tile.taps = qc_min(QC_TILE_TAPS, job->taps - first);
         if (!job->tap_offsets)
             locate_taps(p, panels.group * (p->channels / p->groups), first, tile.taps, source.tap_offsets);
         locate_tile(job, block, r, height, first, tile.taps, &source);
         tile.rows = source.rows;
         tile.row_step = source.row_step;
         tile.offsets = source.offsets;
-        tile.sums = job->out_i32 || first + QC_TAP_CHUNK < job->taps ? sums : NULL;
+        tile.sums = job->out_i32 || first + QC_TILE_TAPS < job->taps ? sums : NULL;
         qc_tile_u8_s8(&tile, height, panels.count);
-        tile.weight += QC_TAP_CHUNK * job->k4 * 4 * QC_PANEL;
-        tile.unsaturated += QC_TAP_CHUNK / 64 * job->k4;
+        tile.weight += QC_TILE_TAPS * job->k4 * 4 * QC_PANEL;
+        tile.unsaturated += QC_TILE_TAPS / 64 * job->k4;
         tile.start = sums;
         tile.start_step = QC_TILE_LD;
     }
@@ -233,7 +233,7 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
     qc_tile tile = describe_tile(job, row + run->first, panels);
     skip_taps(job, run, &tile, panels.count, start);
     int64_t done = 0;
-    if (job->taps <= QC_TAP_CHUNK && block->all_inside && !job->out_i32) {
+    if (job->taps <= QC_TILE_TAPS && block->all_inside && !job->out_i32) {
         locate_tile(job, block, run->first, 1, run->tap, run->taps, source);
         tile.rows = source->rows;
         tile.offsets = source->offsets;
@@ -245,7 +245,7 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
     int height;
     for (int64_t r = run->first + done; r < run->end; r += height) {
         height = qc_tile_rows(run->end - r, panels.count);
-        if (job->taps > QC_TAP_CHUNK) {
+        if (job->taps > QC_TILE_TAPS) {
             compute_large_tile(job, block, r, row + r, height, panels);
             continue;
         }
@@ -265,7 +265,7 @@ static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block
     panel_range panels, part;
     for (int64_t panel = first; panel < last; panel += panels.count) {
         panels = next_panels(job, panel, last, job->widest);
-        if (job->taps <= QC_TAP_CHUNK && !job->tap_offsets)
+        if (job->taps <= QC_TILE_TAPS && !job->tap_offsets)
             locate_taps(job->p, panels.group * (job->p->channels / job->p->groups), 0, job->taps, source.tap_offsets);
         for (int64_t i = 0; i < block->runs; i++)
             for (int64_t at = panel; at < panel + panels.count; at += part.count) {
@@ -292,7 +292,7 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
         height = qc_tile_rows(run->end - r, widest);
         locate_tile(job, block, r, height, run->tap, run->taps, &source);
         const int64_t *offsets = source.offsets;
-        int64_t shifted[QC_TAP_CHUNK];
+        int64_t shifted[QC_TILE_TAPS];
         for (int64_t panel = first; panel < last; panel += panels.count) {
             panels = next_panels(job, panel, last, most);
             if (panels.group) {
@@ -313,7 +313,7 @@ void qc_multiply_rows(const qc_conv_job *job, const qc_row_block *block, int64_t
     /* Strips take one range of panels after another. */
     const int64_t panels = qc_min(job->widest, last - first);
     const int strips = block->all_inside && panels * panel_bytes(job) <= QC_STRIP_WEIGHTS;
-    if (job->taps == 1 || job->taps > QC_TAP_CHUNK || !near || strips) {
+    if (job->taps == 1 || job->taps > QC_TILE_TAPS || !near || strips) {
         multiply_by_panels(job, block, row, first, last);
         return;
     }
@@ -334,7 +334,8 @@ static void conv_task(const void *argument, int index, int count)
         row_end = job->rows * (index + 1) / count;
     }
     qc_row_block block;
-    const int64_t blocks = (row_end - row + job->p->block_rows - 1) / job->p->block_rows;
+    const int64_t block_rows = QC_SMALL ? qc_min(job->p->block_rows, QC_BLOCK_ROWS) : job->p->block_rows;
+    const int64_t blocks = (row_end - row + block_rows - 1) / block_rows;
     for (int64_t i = 0, rows = row_end - row; i < blocks; i++) {
         const int64_t from = row + rows * i / blocks, to = row + rows * (i + 1) / blocks;
         qc_locate_rows(job, from, to - from, &block);

@@ -132,7 +132,7 @@ static void rows_task(const void *argument, int index, int count)
     conv.taps = p->kernel_h;
     conv.k4 = qc_depth_quads(p->kernel_w * p->channels);
     conv.tap_offsets = offsets;
-    conv.padded = conv.taps <= QC_TAP_CHUNK ? job->p->padded : NULL;
+    conv.padded = conv.taps <= QC_TILE_TAPS ? job->p->padded : NULL;
     uint8_t *const windows = copy + job->p->windows;
     if (job->p->window) {
         conv.taps = 1;

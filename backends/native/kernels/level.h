@@ -15,6 +15,10 @@
 #if defined(__ARM_FEATURE_MATMUL_INT8)
 #define QC_I8MM 1 /* smmla */
 #endif
+#elif QC_SMALL && !defined(QC_PORTABLE)
+#if defined(__ARM_FEATURE_MVE)
+#define QC_HELIUM 1
+#endif
 #endif
 #elif defined(__AVX512BW__) && defined(__AVX512VNNI__)
 #define QC_AVX512 1

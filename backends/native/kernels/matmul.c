@@ -7,6 +7,8 @@
 #include "vector.h"
 #if defined(QC_NEON)
 #include "matmul_neon.h"
+#elif defined(QC_HELIUM)
+#include "matmul_helium.h"
 #endif
 
 #include <string.h>
@@ -30,7 +32,7 @@ typedef struct {
     int8_t *packed;
 } column_unit;
 
-#if !defined(QC_NEON)
+#if !defined(QC_NEON) && !defined(QC_HELIUM)
 /* Puts four rows of 16 bytes into groups of four, as signed bytes. */
 static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *out)
 {
@@ -74,7 +76,17 @@ static void sum_columns(const int8_t *panel, int64_t k4, int32_t *sums)
 }
 #endif
 
-static void pack_columns(const matmul_job *job, const uint8_t *b, const column_unit *unit)
+#if defined(QC_HELIUM)
+/* Packs panels and returns the sums of columns in the places of their terms. */
+static void pack_panels(const matmul_job *job, const uint8_t *b, const column_unit *unit)
+{
+    const qc_matmul *p = job->p;
+    for (int32_t n = 0; n < unit->panels * QC_PANEL; n++)
+        unit->term[n] = pack_column((const int8_t *)b + unit->first + n, (int32_t)p->columns, (int32_t)p->depth,
+                                    n % QC_PANEL, unit->packed + n / QC_PANEL * job->k4 * 4 * QC_PANEL);
+}
+#else
+static void pack_panels(const matmul_job *job, const uint8_t *b, const column_unit *unit)
 {
     const qc_matmul *p = job->p;
     const int64_t panel_bytes = job->k4 * 4 * QC_PANEL;
@@ -85,16 +97,21 @@ static void pack_columns(const matmul_job *job, const uint8_t *b, const column_u
         for (int panel = 0; panel < unit->panels; panel++)
             interleave(row, panel * QC_PANEL, unit->packed + panel * panel_bytes + k * QC_PANEL);
     }
+    for (int panel = 0; panel < unit->panels; panel++)
+        sum_columns(unit->packed + panel * panel_bytes, job->k4, unit->term + panel * QC_PANEL);
+}
+#endif
+
+static void pack_columns(const matmul_job *job, const uint8_t *b, const column_unit *unit)
+{
+    const qc_matmul *p = job->p;
     const int32_t zero_points = (int32_t)p->depth * (p->b_zero_point - QC_CODE_OFFSET);
-    for (int panel = 0; panel < unit->panels; panel++) {
-        int32_t *term = unit->term + panel * QC_PANEL;
-        sum_columns(unit->packed + panel * panel_bytes, job->k4, term);
-        for (int n = 0; n < QC_PANEL; n++)
-            term[n] = p->a_zero_point * (zero_points - term[n]);
-    }
+    pack_panels(job, b, unit);
+    for (int n = 0; n < unit->panels * QC_PANEL; n++)
+        unit->term[n] = p->a_zero_point * (zero_points - unit->term[n]);
 }
 
-#if defined(QC_VECTOR) && !defined(QC_NEON)
+#if defined(QC_VECTOR) && !QC_SIGNED_CODES
 /* Sums of four rows of bytes. */
 static inline __m128i sum_four_rows(const uint8_t *const row[4], int64_t depth)
 {
@@ -133,13 +150,13 @@ static void sum_rows(const qc_matmul *p, const uint8_t *a, int64_t rows, int32_t
         const uint8_t *row[4];
         for (int i = 0; i < 4; i++)
             row[i] = a + qc_min(r + i, rows - 1) * p->depth;
-#if defined(QC_VECTOR) && !defined(QC_NEON)
+#if defined(QC_VECTOR) && !QC_SIGNED_CODES
         const __m128i sums = _mm_mullo_epi32(sum_four_rows(row, p->depth), _mm_set1_epi32(factor));
         _mm_storeu_si128((__m128i *)(term + r), sums);
 #else
         for (int i = 0; i < 4; i++) {
             int32_t sum = 0;
-#if defined(QC_NEON)
+#if defined(QC_NEON) || defined(QC_HELIUM)
             sum = sum_row(row[i], p->depth);
 #else
             for (int64_t k = 0; k < p->depth; k++)

@@ -33,9 +33,20 @@ typedef uint8_t qc_code;
 #define QC_LEAST_CODE 0
 #endif
 
+/* Microcontrollers have small stacks: what stands there is sized by this. */
+#if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
+#define QC_SMALL 1
+#else
+#define QC_SMALL 0
+#endif
+
 #define QC_MAX_RANK 8
 #define QC_PANEL 16         /* output channels in a packed weight panel */
+#if QC_SMALL
+#define QC_TILE_ROWS 4
+#else
 #define QC_TILE_ROWS 16     /* rows of an accumulator tile */
+#endif
 #define QC_TILE_PANELS 4    /* panels of an accumulator tile */
 #define QC_TILE_LD (QC_PANEL * QC_TILE_PANELS)
 #define QC_SLACK 64
@@ -75,6 +86,7 @@ typedef struct {
     int32_t pad_value;
     const int8_t *weight;
     const int8_t *pairs;         /* the same weights for the level i8mm: [Cout/16][taps][Cin/8][8][2][8] */
+    const int8_t *columns;       /* the same weights for the level helium: see tile_helium.c */
     const uint64_t *unsaturated; /* of the weight panels: see qc_tile */
     qc_epilogue epilogue;
 } qc_conv2d;

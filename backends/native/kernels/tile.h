@@ -14,6 +14,13 @@
 #define QC_SKIPPED_STEPS 1
 #endif
 
+/* Most taps of one tile. */
+#if QC_SMALL
+#define QC_TILE_TAPS 16
+#else
+#define QC_TILE_TAPS 64
+#endif
+
 /* One tile. Row r of tap t starts at rows[t * row_step + r] + offsets[t]; row_step is 0 where all taps
  * share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
 typedef struct {

@@ -1,7 +1,7 @@
 /* The tile functions in portable C. */
 #include "level.h"
 
-#if !defined(QC_AVX512) && !defined(QC_AVX2) && !defined(QC_NEON)
+#if !defined(QC_AVX512) && !defined(QC_AVX2) && !defined(QC_NEON) && !defined(QC_HELIUM) && !defined(QC_DSP)
 #include "arith.h"
 #include "tile.h"
 
