@@ -27,7 +27,8 @@ class CodeForm:
         offset: what is stored minus the code.
         weights: forms in which the weights of products are stored for the kernels: ``panels`` of
             four bytes of a column, ``pairs`` of columns with eight bytes of each for smmla,
-            ``columns`` with sixteen bytes of each of two for Helium.
+            ``columns`` with sixteen bytes of each of two for Helium; ``taps`` are depthwise
+            weights tap by tap, for microcontrollers.
     """
 
     word: str

@@ -57,8 +57,11 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
     # Whole groups of rows, so that none is cut where the ring ends.
     ring = -(-(live + at_once) // at_once) * at_once
     pixels = ring * conv["width"] * DEPTHWISE_BLOCK + SLACK if expanded else 0
+    weights: Dim = _WEIGHTS
+    if "taps" in op.form.weights:  # such kernels read pixels where they stand
+        weights = buffer = row_bytes = 0
     scratch, step = op.reserve_per_thread(
-        simplify_dim(_WEIGHTS + buffer + ring * row_bytes + pixels)
+        simplify_dim(weights + buffer + ring * row_bytes + pixels)
     )
     return {
         "conv": conv,

@@ -107,7 +107,7 @@ def emit_linear(op: OpWriter) -> None:
         **dict.fromkeys(("dilation_h", "dilation_w", "groups"), 1),
         "pad_value": op.args["x_zero_point"] + op.form.offset,
         **tile_fields(op.choices),
-        **weight_fields(op, packed),
+        **weight_fields(op, packed, "panels"),
         "epilogue": epilogue_fields(op, op.args, packed),
     }
     kernel = "gemv" if rows == 1 else "conv2d"

@@ -57,8 +57,8 @@ class Blob:
 class Products(NamedTuple):
     """Weights and per-channel parameters of a product in packed form.
 
-    ``pairs`` are the weights for smmla and ``columns`` those for Helium, of signed codes that ask
-    for them, but for depthwise ones.
+    ``pairs`` are the weights for smmla, but for depthwise ones, and ``columns`` those for Helium,
+    or depthwise ones for microcontrollers, of signed codes that ask for them.
     ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
     epilogue would not be exact. Signed codes have neither.
     """
@@ -309,6 +309,12 @@ def pack_depthwise_taps(weight: Int8Array) -> Int8Array:
     return np.ascontiguousarray(split.transpose(0, 4, 5, 2, 1, 3, 6))
 
 
+def pack_taps(weight: Int8Array) -> Int8Array:
+    """Packs [C, 1, kh, kw] as [kh][kw][C], channels padded with zeros to whole panels."""
+    padded = np.pad(weight[:, 0], ((0, -weight.shape[0] % PANEL), (0, 0), (0, 0)))
+    return np.ascontiguousarray(padded.transpose(1, 2, 0))
+
+
 def pack_products(
     weight: torch.Tensor,
     bias: torch.Tensor,
@@ -333,6 +339,7 @@ def pack_products(
     unsaturated = pairs = columns = None
     if form == "depthwise":
         packed = pack_depthwise_taps(w) if codes.is_signed else pack_depthwise(w)
+        columns = pack_taps(w) if "taps" in codes.weights else None
     else:
         arrange = {"rows": rows_as_channels, "windows": window_as_channels}.get(form)
         packed = pack_panels(arrange(w) if arrange else w, groups)

@@ -84,10 +84,11 @@ def pack(
     return pack_products(weight, bias, requant, zero_point, groups, form, op.form)
 
 
-def weight_fields(op: OpWriter, packed: Products) -> dict[str, Any]:
+def weight_fields(op: OpWriter, packed: Products, form: Form) -> dict[str, Any]:
     """Stores packed weights and returns their fields of a ``qc_conv2d`` block."""
     fields = {}
-    if (packed.pairs is None and packed.columns is None) or "panels" in op.form.weights:
+    is_alone = packed.pairs is None and packed.columns is None
+    if is_alone or (form != "depthwise" and "panels" in op.form.weights):
         fields["weight"] = op.array(packed.weight, "int8_t")
     if packed.pairs is not None:
         fields["pairs"] = op.array(packed.pairs, "int8_t")
@@ -136,6 +137,6 @@ def conv2d_fields(
         **{"pad_top": padding[0], "pad_left": padding[2]},
         **{"groups": groups, "pad_value": options["x_zero_point"] + op.form.offset},
         **tile_fields(op.choices),
-        **weight_fields(op, packed),
+        **weight_fields(op, packed, form),
         "epilogue": epilogue_fields(op, options, packed),
     }

@@ -118,6 +118,15 @@ static void plan_depthwise(qc_depthwise *d, int64_t at_once)
     for (int64_t i = 0, taps = (p->kernel_w + 3) / 4 * 4; i < (p->channels + 63) / 64 * 64 * p->kernel_h * taps; i++)
         if (i / 256 % (taps / 4) * 4 + i % 4 >= p->kernel_w)
             weight[i] = 0;
+    const int64_t panels = (p->channels + 15) / 16 * 16, groups = (p->kernel_w + 3) / 4;
+    for (int64_t ky = 0; ky < p->kernel_h; ky++)
+        for (int64_t kx = 0; kx < p->kernel_w; kx++)
+            for (int64_t channel = 0; channel < panels; channel++) {
+                const int64_t block = channel / 64, n = channel % 64;
+                const int8_t *of_row = weight + (block * p->kernel_h + ky) * groups * 256 + kx / 4 * 256;
+                columns[(ky * p->kernel_w + kx) * panels + channel] =
+                    of_row[n / 4 % 4 * 64 + n / 16 * 16 + n % 4 * 4 + kx % 4];
+            }
 }
 
 static void test_depthwise(uint64_t seed)
@@ -136,7 +145,7 @@ static void test_depthwise(uint64_t seed)
 
 static void test_pointwise_depthwise(uint64_t seed)
 {
-    static int8_t taps[ROOM / 4];
+    static int8_t taps[ROOM / 4], by_taps[ROOM / 4];
     static int32_t others[4][1024];
     int64_t shape[10];
     qc_pointwise_depthwise both = {.depthwise = {.conv = random_conv(1, shape)}};
@@ -145,10 +154,12 @@ static void test_pointwise_depthwise(uint64_t seed)
     p->epilogue = epilogue_of((p->channels + 63) / 64 * 64, p->kernel_h * p->kernel_w, 0);
     p->epilogue.table = NULL;
     memcpy(taps, weight, sizeof taps);
+    memcpy(by_taps, columns, sizeof by_taps);
     int32_t *const arrays[4] = {bias, multiplier, shift, right};
     for (int i = 0; i < 4; i++)
         memcpy(others[i], arrays[i], sizeof others[i]);
     p->weight = taps;
+    p->columns = by_taps;
     p->epilogue = (qc_epilogue){.bias = others[0], .multiplier = others[1], .shift = others[2], .right = others[3],
                                 .zero_point = p->epilogue.zero_point, .qmin = p->epilogue.qmin, .qmax = p->epilogue.qmax};
     for (int64_t i = 0; i < 1024; i++)

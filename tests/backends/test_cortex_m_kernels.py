@@ -9,7 +9,7 @@ import pytest
 
 from tests.backends.cortex_m_image import MACHINES, build_image, clang, has_tools, run_image
 
-SEEDS = 40
+SEEDS = 15
 
 pytestmark = pytest.mark.skipif(
     not has_tools() and "CI" not in os.environ, reason="no compiler or emulator for Cortex-M"
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.mark.parametrize(
     ("core", "compiler"),
-    [("cortex-m55", "gcc"), ("cortex-m55", "clang")],
+    [("cortex-m4", "gcc"), ("cortex-m33", "clang"), ("cortex-m55", "gcc"), ("cortex-m55", "clang")],
 )
 def test_kernels_equal_the_portable_ones(core: str, compiler: str, tmp_path: Path) -> None:
     machine = MACHINES[core]

@@ -14,6 +14,7 @@ from qcompiler.backends.native.packing import (
     pack_columns,
     pack_depthwise,
     pack_panels,
+    pack_taps,
     round_down_scale,
     unsaturated_groups,
 )
@@ -41,6 +42,14 @@ def test_panels_hold_each_weight_once_and_zeros_elsewhere() -> None:
             found = packed[group, 0, :, depth // 4, n, depth % 4]
             assert np.array_equal(found, weight[channel, depth, :, 0])
     assert np.count_nonzero(packed) == weight.size
+
+
+def test_taps_of_microcontrollers_are_whole_panels_of_channels() -> None:
+    weight = np.arange(20 * 6, dtype=np.int8).reshape(20, 1, 3, 2)
+    packed = pack_taps(weight)
+    assert packed.shape == (3, 2, 32)
+    assert np.array_equal(packed[..., :20], weight[:, 0].transpose(1, 2, 0))
+    assert not packed[..., 20:].any()
 
 
 @pytest.mark.parametrize("depth", [3, 16, 21, 40])

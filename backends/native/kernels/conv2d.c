@@ -351,7 +351,7 @@ qc_conv_job qc_plan_conv(const qc_conv2d *p, int64_t rows)
     job.pointwise = job.taps == 1 && p->stride_h == 1 && p->stride_w == 1 && p->pad_top == 0 && p->pad_left == 0 &&
                     p->out_height == p->height && p->out_width == p->width;
     job.pitch = job.pointwise ? p->channels : 0;
-    job.widest = p->widest;
+    job.widest = QC_SMALL ? qc_min(p->widest, QC_TILE_PANELS) : p->widest;
     job.out_stride = p->out_channels;
     return job;
 }

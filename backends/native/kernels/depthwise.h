@@ -25,7 +25,11 @@ typedef struct {
     int8_t *weight;          /* QC_BLOCK_WEIGHTS bytes for weights in another form */
 } qc_channels;
 
+#if QC_SMALL
+#define QC_BLOCK_WEIGHTS 0
+#else
 #define QC_BLOCK_WEIGHTS (4 * 40 * 64)
+#endif
 
 /* Sets that a block of so many channels takes: 1, or more where the instruction set gains by it. */
 int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes);

@@ -16,7 +16,7 @@ void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, in
     memset(row + (left + width) * QC_BLOCK, p->pad_value, (size_t)((count - left - width) * QC_BLOCK));
 }
 
-#if !defined(QC_AVX512)
+#if !defined(QC_AVX512) && !defined(QC_HELIUM) && !defined(QC_DSP)
 int64_t qc_depthwise_sets(const qc_conv2d *p, int64_t lanes)
 {
     (void)p;
@@ -31,7 +31,7 @@ int64_t qc_depthwise_laid_rows(const qc_conv2d *p)
 }
 #endif
 
-#if !defined(QC_AVX512) && !defined(QC_AVX2)
+#if !defined(QC_AVX512) && !defined(QC_AVX2) && !defined(QC_HELIUM) && !defined(QC_DSP)
 /* Weights of kernel rows follow one another in quads of rows, or of taps where codes are signed. */
 static const int8_t *weight_of_tap(const qc_conv2d *p, const int8_t *weight, int64_t ky, int64_t kx)
 {

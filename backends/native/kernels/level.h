@@ -18,6 +18,8 @@
 #elif QC_SMALL && !defined(QC_PORTABLE)
 #if defined(__ARM_FEATURE_MVE)
 #define QC_HELIUM 1
+#elif defined(__ARM_FEATURE_DSP)
+#define QC_DSP 1  /* smlad */
 #endif
 #endif
 #elif defined(__AVX512BW__) && defined(__AVX512VNNI__)

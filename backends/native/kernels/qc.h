@@ -42,12 +42,16 @@ typedef uint8_t qc_code;
 
 #define QC_MAX_RANK 8
 #define QC_PANEL 16         /* output channels in a packed weight panel */
-#if QC_SMALL
+#if QC_SMALL && defined(__ARM_FEATURE_MVE)
 #define QC_TILE_ROWS 4
+#define QC_TILE_PANELS 4
+#elif QC_SMALL
+#define QC_TILE_ROWS 6
+#define QC_TILE_PANELS 2
 #else
 #define QC_TILE_ROWS 16     /* rows of an accumulator tile */
-#endif
 #define QC_TILE_PANELS 4    /* panels of an accumulator tile */
+#endif
 #define QC_TILE_LD (QC_PANEL * QC_TILE_PANELS)
 #define QC_SLACK 64
 
@@ -86,7 +90,8 @@ typedef struct {
     int32_t pad_value;
     const int8_t *weight;
     const int8_t *pairs;         /* the same weights for the level i8mm: [Cout/16][taps][Cin/8][8][2][8] */
-    const int8_t *columns;       /* the same weights for the level helium: see tile_helium.c */
+    const int8_t *columns;       /* the same weights for helium: see tile_helium.c; depthwise ones for helium and
+                                    dsp, [taps][channels in whole panels] */
     const uint64_t *unsaturated; /* of the weight panels: see qc_tile */
     qc_epilogue epilogue;
 } qc_conv2d;
