@@ -29,6 +29,8 @@ from qcompiler.ir.stages import Stage
 from qcompiler.ir.types import TensorType
 
 LEVELS: tuple[Isa, ...] = supported_levels()
+# The portable kernels with the small stacks of microcontrollers.
+SMALL = Isa("small", (), defines=("QC_SMALL",))
 # A model of a processor for each level of ARM, the oldest one that has it.
 MODELS = {"portable": "cortex-a53", "neon": "cortex-a53", "dotprod": "cortex-a76", "i8mm": "max"}
 
@@ -145,12 +147,13 @@ def check(cases: Sequence[Case], levels: Sequence[Isa] = LEVELS) -> None:
     """Asserts that every case gives the reference's integers on every level and thread count.
 
     Each case runs as part of the whole program, alone, and over each operand that the datasheet
-    lets it overwrite; on the levels of ARM too, unless levels are named.
+    lets it overwrite; on the levels of ARM and with small stacks too, unless levels are named.
     """
     graph, inputs = build_graph(cases)
     expected = graph.run(*inputs)
     values = {node.name: x for node, x in zip(graph.inputs, inputs, strict=True)}
-    programs: dict[str, NativeProgram | RemoteProgram] = {**compile_graph(graph, levels)}
+    small = (SMALL,) if levels is LEVELS else ()
+    programs: dict[str, NativeProgram | RemoteProgram] = {**compile_graph(graph, (*small, *levels))}
     if levels is LEVELS and HAS_ARM:
         programs |= compile_for_arm(graph)
     for level, program in programs.items():

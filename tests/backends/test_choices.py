@@ -26,7 +26,7 @@ from qcompiler.backends.native.emitter import emit, kernel_sources, plan_sequent
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import COMMON_FLAGS, build, find_compiler
 from qcompiler.ir.graph import QGraph
-from tests.backends.helpers import LEVELS, Case, Const, build_graph, case, describe
+from tests.backends.helpers import LEVELS, SMALL, Case, Const, build_graph, case, describe
 from tests.backends.strategies import FEW, convolutions, linears
 from tests.backends.test_native_chained import chain, chains
 
@@ -43,8 +43,8 @@ def check_settings(cases: list[Case]) -> None:
     expected = graph.run(*inputs)
     settings = open_settings(graph)
     sources = emit(graph, plan_sequentially(graph), None, settings)
-    binary = build(sources.files, LEVELS)
-    for isa in LEVELS:
+    binary = build(sources.files, (SMALL, *LEVELS))
+    for isa in (SMALL, *LEVELS):
         program = NativeProgram(graph, sources.ops, binary, sources.blob, level=isa.name)
         for turn in range(max(map(len, settings.values()), default=1)):
             for index, op in enumerate(program.ops):

@@ -4,7 +4,7 @@
 
 #include "vector.h"
 
-#define CHUNK 256
+#define CHUNK (QC_SMALL ? 64 : 256)
 #if QC_SIGNED_CODES
 typedef int16_t narrow_sum;
 #define MAX_PENDING 256 /* codes whose sum fits 16 bits */

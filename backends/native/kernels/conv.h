@@ -6,11 +6,8 @@
 #include "level.h"
 #include "tile.h"
 
-#if QC_SMALL
-#define QC_BLOCK_ROWS 32
-#else
-#define QC_BLOCK_ROWS 200          /* most output pixels of a block */
-#endif
+#define QC_BLOCK_ROWS (QC_SMALL ? 24 : 200) /* most output pixels of a block */
+#define QC_BLOCK_RUNS (QC_SMALL ? 4 : 16)   /* and most runs of them */
 #define QC_NEAR_WEIGHTS (640 << 10) /* bytes of weights that stay in the second-level cache */
 
 /* The packed weights of the level, and how many bytes of the depth one step of a tile takes. */
@@ -49,14 +46,12 @@ typedef struct {
     int64_t first, end, tap, taps;
 } qc_row_run;
 
-#define QC_BLOCK_RUNS 16
-
 typedef struct {
     int64_t count, runs;
     qc_row_run run[QC_BLOCK_RUNS];
     int all_inside;                                    /* no row has a tap outside; y, x and inside are not set */
     const uint8_t *base[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* pixel under tap (0, 0); may lie outside the image */
-    int64_t y[QC_BLOCK_ROWS + QC_TILE_ROWS], x[QC_BLOCK_ROWS + QC_TILE_ROWS];
+    intptr_t y[QC_BLOCK_ROWS + QC_TILE_ROWS], x[QC_BLOCK_ROWS + QC_TILE_ROWS];
     uint8_t inside[QC_BLOCK_ROWS + QC_TILE_ROWS]; /* whether all taps of this row are inside */
 } qc_row_block;
 

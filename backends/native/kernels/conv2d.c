@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#define SUM_ROWS (QC_SMALL ? 1 : QC_TILE_ROWS) /* rows of a tile whose sums are kept as int32 */
+
 /* Byte offsets of taps first .. first + count - 1 from the pixel under tap (0, 0). */
 static void locate_taps(const qc_conv2d *p, int64_t channel, int64_t first, int64_t count, int64_t *offsets)
 {
@@ -38,8 +40,8 @@ void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_b
         const int64_t y = oy * p->stride_h - p->pad_top, x = ox * p->stride_w - p->pad_left;
         block->base[r] = job->x + ((image * p->height + y) * p->width + x) * p->channels;
         block->inside[r] = y >= 0 && y <= last_y && x >= 0 && x <= last_x;
-        block->y[r] = y;
-        block->x[r] = x;
+        block->y[r] = (intptr_t)y;
+        block->x[r] = (intptr_t)x;
         if (r < count - 1 && ++ox == p->out_width) {
             ox = 0;
             if (++oy == p->out_height) {
@@ -66,7 +68,7 @@ static void point_rows(const qc_conv_job *job, const qc_row_block *block, int64_
     const qc_conv2d *p = job->p;
     const uintptr_t padding = (uintptr_t)job->padding;
     uintptr_t base[QC_TILE_ROWS];
-    int64_t y[QC_TILE_ROWS], x[QC_TILE_ROWS];
+    intptr_t y[QC_TILE_ROWS], x[QC_TILE_ROWS];
     memcpy(base, block->base + r, sizeof base);
     memcpy(y, block->y + r, sizeof y);
     memcpy(x, block->x + r, sizeof x);
@@ -135,7 +137,7 @@ static qc_tile describe_tile(const qc_conv_job *job, int64_t row, panel_range pa
         .k4 = job->k4,
         .weight = QC_WEIGHTS(p) + packed * panel_bytes(job),
         .panel_stride = panel_bytes(job),
-        .unsaturated = p->unsaturated + packed * (QC_PANEL / 8) * words,
+        .unsaturated = p->unsaturated ? p->unsaturated + packed * (QC_PANEL / 8) * words : NULL,
         .unsaturated_stride = words,
         .start = p->epilogue.bias + packed * QC_PANEL,
         .epilogue = &p->epilogue,
@@ -154,7 +156,8 @@ static void skip_taps(const qc_conv_job *job, const qc_row_run *run, qc_tile *ti
     if (run->taps == job->taps)
         return;
     tile->weight += run->tap * job->k4 * 4 * QC_PANEL;
-    tile->unsaturated += run->tap * job->k4 / 64;
+    if (tile->unsaturated)
+        tile->unsaturated += run->tap * job->k4 / 64;
     memcpy(start, tile->start, (size_t)panels * QC_PANEL * sizeof *start);
     for (int64_t t = 0; t < job->taps; t++) {
         const int32_t *more = job->padded + t * job->panels * QC_PANEL + tile->channel;
@@ -165,9 +168,15 @@ static void skip_taps(const qc_conv_job *job, const qc_row_run *run, qc_tile *ti
     tile->start = start;
 }
 
+/* Rows of the next tile, of `left`: as many as their sums have room on the stack. */
+static int tile_height(const qc_conv_job *job, int64_t left, int panels)
+{
+    return qc_tile_rows(job->out_i32 || job->taps > QC_TILE_TAPS ? qc_min(left, SUM_ROWS) : left, panels);
+}
+
 /* Computes a tile from all its taps at once, which are no more than QC_TILE_TAPS. */
 static void compute_tile(const qc_conv_job *job, qc_tile *tile, const tile_source *source, int64_t row, int height,
-                         panel_range panels)
+                         panel_range panels, int32_t *sums)
 {
     tile->rows = source->rows;
     tile->row_step = source->row_step;
@@ -176,7 +185,6 @@ static void compute_tile(const qc_conv_job *job, qc_tile *tile, const tile_sourc
         qc_tile_u8_s8(tile, height, panels.count);
         return;
     }
-    int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
     tile->sums = sums;
     qc_tile_u8_s8(tile, height, panels.count);
     copy_sums(job, tile, row, height, panels);
@@ -184,24 +192,23 @@ static void compute_tile(const qc_conv_job *job, qc_tile *tile, const tile_sourc
 
 /* Computes a tile from more taps than one call takes: sums go on from chunk to chunk. */
 static void compute_large_tile(const qc_conv_job *job, const qc_row_block *block, int64_t r, int64_t row, int height,
-                               panel_range panels)
+                               panel_range panels, tile_source *source, int32_t *sums)
 {
     const qc_conv2d *p = job->p;
-    int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
-    tile_source source;
     qc_tile tile = describe_tile(job, row, panels);
     for (int64_t first = 0; first < job->taps; first += QC_TILE_TAPS) {
         tile.taps = qc_min(QC_TILE_TAPS, job->taps - first);
         if (!job->tap_offsets)
-            locate_taps(p, panels.group * (p->channels / p->groups), first, tile.taps, source.tap_offsets);
-        locate_tile(job, block, r, height, first, tile.taps, &source);
-        tile.rows = source.rows;
-        tile.row_step = source.row_step;
-        tile.offsets = source.offsets;
+            locate_taps(p, panels.group * (p->channels / p->groups), first, tile.taps, source->tap_offsets);
+        locate_tile(job, block, r, height, first, tile.taps, source);
+        tile.rows = source->rows;
+        tile.row_step = source->row_step;
+        tile.offsets = source->offsets;
         tile.sums = job->out_i32 || first + QC_TILE_TAPS < job->taps ? sums : NULL;
         qc_tile_u8_s8(&tile, height, panels.count);
         tile.weight += QC_TILE_TAPS * job->k4 * 4 * QC_PANEL;
-        tile.unsaturated += QC_TILE_TAPS / 64 * job->k4;
+        if (tile.unsaturated)
+            tile.unsaturated += QC_TILE_TAPS / 64 * job->k4;
         tile.start = sums;
         tile.start_step = QC_TILE_LD;
     }
@@ -225,13 +232,13 @@ static int64_t widest_tile(const qc_conv_job *job, const qc_row_run *run)
     return narrow ? qc_min(job->widest, 2) : job->widest;
 }
 
-/* Multiplies the rows of a run with the panels of one tile. */
+/* Multiplies the rows of a run with the panels of one tile. `sums` has room for SUM_ROWS rows: of sums that are kept,
+ * or of what sums start with where taps are left out. A job has either. */
 static void multiply_run(const qc_conv_job *job, const qc_row_block *block, const qc_row_run *run, int64_t row,
-                         panel_range panels, tile_source *source)
+                         panel_range panels, tile_source *source, int32_t *sums)
 {
-    int32_t start[QC_TILE_LD] __attribute__((aligned(64)));
     qc_tile tile = describe_tile(job, row + run->first, panels);
-    skip_taps(job, run, &tile, panels.count, start);
+    skip_taps(job, run, &tile, panels.count, sums);
     int64_t done = 0;
     if (job->taps <= QC_TILE_TAPS && block->all_inside && !job->out_i32) {
         locate_tile(job, block, run->first, 1, run->tap, run->taps, source);
@@ -244,13 +251,13 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
     }
     int height;
     for (int64_t r = run->first + done; r < run->end; r += height) {
-        height = qc_tile_rows(run->end - r, panels.count);
+        height = tile_height(job, run->end - r, panels.count);
         if (job->taps > QC_TILE_TAPS) {
-            compute_large_tile(job, block, r, row + r, height, panels);
+            compute_large_tile(job, block, r, row + r, height, panels, source, sums);
             continue;
         }
         locate_tile(job, block, r, height, run->tap, run->taps, source);
-        compute_tile(job, &tile, source, row + r, height, panels);
+        compute_tile(job, &tile, source, row + r, height, panels, sums);
         tile.out += height * tile.out_stride;
         if (tile.residual)
             tile.residual += height * tile.out_stride;
@@ -261,6 +268,7 @@ static void multiply_run(const qc_conv_job *job, const qc_row_block *block, cons
 static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block, int64_t row, int64_t first,
                                int64_t last)
 {
+    int32_t sums[SUM_ROWS * QC_TILE_LD] QC_ALIGNED;
     tile_source source;
     panel_range panels, part;
     for (int64_t panel = first; panel < last; panel += panels.count) {
@@ -270,7 +278,7 @@ static void multiply_by_panels(const qc_conv_job *job, const qc_row_block *block
         for (int64_t i = 0; i < block->runs; i++)
             for (int64_t at = panel; at < panel + panels.count; at += part.count) {
                 part = next_panels(job, at, panel + panels.count, widest_tile(job, &block->run[i]));
-                multiply_run(job, block, &block->run[i], row, part, &source);
+                multiply_run(job, block, &block->run[i], row, part, &source, sums);
             }
     }
 }
@@ -281,7 +289,7 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
                              int64_t first, int64_t last)
 {
     const int64_t in_group = job->p->channels / job->p->groups, most = widest_tile(job, run);
-    int32_t start[QC_TILE_LD] __attribute__((aligned(64)));
+    int32_t sums[SUM_ROWS * QC_TILE_LD] QC_ALIGNED;
     tile_source source;
     panel_range panels;
     int height;
@@ -289,7 +297,7 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
         locate_taps(job->p, 0, 0, job->taps, source.tap_offsets);
     const int widest = (int)qc_min(qc_min(most, last - first), job->panels / job->p->groups);
     for (int64_t r = run->first; r < run->end; r += height) {
-        height = qc_tile_rows(run->end - r, widest);
+        height = tile_height(job, run->end - r, widest);
         locate_tile(job, block, r, height, run->tap, run->taps, &source);
         const int64_t *offsets = source.offsets;
         int64_t shifted[QC_TILE_TAPS];
@@ -301,8 +309,8 @@ static void multiply_by_rows(const qc_conv_job *job, const qc_row_block *block, 
                 source.offsets = shifted;
             }
             qc_tile tile = describe_tile(job, row + r, panels);
-            skip_taps(job, run, &tile, panels.count, start);
-            compute_tile(job, &tile, &source, row + r, height, panels);
+            skip_taps(job, run, &tile, panels.count, sums);
+            compute_tile(job, &tile, &source, row + r, height, panels, sums);
         }
     }
 }
@@ -334,8 +342,8 @@ static void conv_task(const void *argument, int index, int count)
         row_end = job->rows * (index + 1) / count;
     }
     qc_row_block block;
-    const int64_t block_rows = QC_SMALL ? qc_min(job->p->block_rows, QC_BLOCK_ROWS) : job->p->block_rows;
-    const int64_t blocks = (row_end - row + block_rows - 1) / block_rows;
+    const int64_t in_block = QC_SMALL ? qc_min(job->p->block_rows, QC_BLOCK_ROWS) : job->p->block_rows;
+    const int64_t blocks = (row_end - row + in_block - 1) / in_block;
     for (int64_t i = 0, rows = row_end - row; i < blocks; i++) {
         const int64_t from = row + rows * i / blocks, to = row + rows * (i + 1) / blocks;
         qc_locate_rows(job, from, to - from, &block);

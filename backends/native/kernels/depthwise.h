@@ -10,7 +10,11 @@
 #define QC_BLOCK 64
 
 /* Most sets of rows that share the lanes of a block, and most rows of the image that are laid out together. */
+#if QC_SMALL
+#define QC_MOST_SETS 1
+#else
 #define QC_MOST_SETS 4
+#endif
 #define QC_MOST_LAID 2
 
 /* What does not change from row to row of a block.

@@ -49,13 +49,15 @@ static void sum_panels(const gemv_job *job, int64_t first, int count, int32_t *s
 static void sum_panels(const gemv_job *job, int64_t first, int count, int32_t *sums)
 {
     const int64_t offset = 0, bytes = job->k4 * 4 * QC_PANEL, words = (job->k4 + 63) / 64;
+    const uint64_t *unsaturated = job->p->unsaturated;
     const uint8_t *rows[QC_TILE_ROWS];
     for (int r = 0; r < QC_TILE_ROWS; r++)
         rows[r] = job->x;
     const qc_tile tile = {
         .rows = rows, .offsets = &offset, .taps = 1, .k4 = job->k4, .weight = QC_WEIGHTS(job->p) + first * bytes,
-        .panel_stride = bytes, .unsaturated = job->p->unsaturated + first * (QC_PANEL / 8) * words,
-        .unsaturated_stride = words, .start = job->p->epilogue.bias + first * QC_PANEL, .sums = sums,
+        .panel_stride = bytes,
+        .unsaturated = unsaturated ? unsaturated + first * (QC_PANEL / 8) * words : NULL, .unsaturated_stride = words,
+        .start = job->p->epilogue.bias + first * QC_PANEL, .sums = sums,
         .columns = count * QC_PANEL,
     };
     qc_tile_u8_s8(&tile, 1, count);
@@ -67,7 +69,7 @@ static void gemv_task(const void *argument, int index, int count)
     const gemv_job *job = argument;
     const qc_conv2d *p = job->p;
     const int64_t last = job->panels * (index + 1) / count;
-    int32_t sums[QC_TILE_LD] __attribute__((aligned(64)));
+    int32_t sums[QC_TILE_LD] QC_ALIGNED;
     for (int64_t panel = job->panels * index / count; panel < last; panel += QC_TILE_PANELS) {
         const int taken = (int)qc_min(QC_TILE_PANELS, last - panel);
         const int64_t at = panel * QC_PANEL, columns = qc_min(taken * QC_PANEL, p->out_channels - at);

@@ -34,6 +34,9 @@
 /* Inlined at every level of optimization: a call would overwrite sums that are pinned to registers. */
 #define QC_INLINE static inline __attribute__((always_inline))
 
+/* Arrays on the stack that vectors are loaded from. */
+#define QC_ALIGNED __attribute__((aligned(QC_SMALL ? 8 : 64)))
+
 /* Numbers at any address. */
 typedef uint32_t qc_uint32_anywhere __attribute__((aligned(1), may_alias));
 typedef int32_t qc_int32_anywhere __attribute__((aligned(1), may_alias));

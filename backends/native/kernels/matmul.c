@@ -13,7 +13,7 @@
 
 #include <string.h>
 
-#define BLOCK_ROWS 96 /* rows whose sums are computed at a time */
+#define BLOCK_ROWS (QC_SMALL ? 16 : 96) /* rows whose sums are computed at a time */
 
 typedef struct {
     const qc_matmul *p;
@@ -187,8 +187,7 @@ static inline void add_terms(const int32_t *column_term, int columns, const int3
 static void multiply_rows(const matmul_job *job, const uint8_t *a, const column_unit *unit, int64_t rows, int64_t out)
 {
     const qc_matmul *p = job->p;
-    int32_t start[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
-    int32_t sums[QC_TILE_ROWS * QC_TILE_LD] __attribute__((aligned(64)));
+    int32_t sums[QC_TILE_ROWS * QC_TILE_LD] QC_ALIGNED; /* what they start with, too */
     int32_t row_term[BLOCK_ROWS];
     const uint8_t *pointers[QC_TILE_ROWS];
     const int64_t offset = 0;
@@ -200,7 +199,7 @@ static void multiply_rows(const matmul_job *job, const uint8_t *a, const column_
     };
     const int by_row = p->b_zero_point != QC_CODE_OFFSET;
     if (by_row) {
-        tile.start = start;
+        tile.start = sums;
         tile.start_step = QC_TILE_LD;
     }
     int height;
@@ -212,7 +211,7 @@ static void multiply_rows(const matmul_job *job, const uint8_t *a, const column_
         for (int r = 0; r < QC_TILE_ROWS; r++)
             pointers[r] = a + qc_min(m + r, rows - 1) * p->depth;
         if (by_row)
-            add_terms(unit->term, unit->panels * QC_PANEL, row_term + in_block, height, start);
+            add_terms(unit->term, unit->panels * QC_PANEL, row_term + in_block, height, sums);
         if (job->out)
             tile.out = job->out + out + m * p->columns;
         qc_tile_u8_s8(&tile, height, unit->panels);

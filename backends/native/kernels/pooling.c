@@ -94,7 +94,8 @@ static void max_pool_task(const void *argument, int index, int count)
     const pool_job *job = argument;
     const qc_pool *p = job->p;
     const int64_t rows = p->batch * p->out_height;
-    const int by_columns = p->kernel_h * p->kernel_w >= MANY_TAPS && (p->kernel_w - 1) * p->dilation_w < COLUMNS;
+    const int by_columns = !QC_SMALL && p->kernel_h * p->kernel_w >= MANY_TAPS &&
+                           (p->kernel_w - 1) * p->dilation_w < COLUMNS; /* its strip is 8 KiB */
     for (int64_t row = rows * index / count; row < rows * (index + 1) / count; row++) {
         const int64_t image = row / p->out_height, top = row % p->out_height * p->stride_h - p->pad_top;
         const tap_range taps = taps_inside(top, p->kernel_h, p->dilation_h, p->height);

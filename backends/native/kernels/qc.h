@@ -34,10 +34,12 @@ typedef uint8_t qc_code;
 #endif
 
 /* Microcontrollers have small stacks: what stands there is sized by this. */
+#if !defined(QC_SMALL)
 #if defined(__ARM_ARCH_PROFILE) && __ARM_ARCH_PROFILE == 'M'
 #define QC_SMALL 1
 #else
 #define QC_SMALL 0
+#endif
 #endif
 
 #define QC_MAX_RANK 8

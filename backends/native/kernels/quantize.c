@@ -1,7 +1,7 @@
 /* The borders of the integer world: float planes to interleaved bytes and back, and sums to floats. */
 #include "transpose.h"
 
-#define STRIP 64
+#define STRIP (QC_SMALL ? 16 : 64)
 
 typedef struct {
     const qc_quantize *p;

@@ -1,7 +1,7 @@
 /* Resize over NHWC bytes. */
 #include "vector.h"
 
-#define CHUNK 1024
+#define CHUNK (QC_SMALL ? 64 : 1024)
 
 typedef struct {
     const qc_resize *p;

@@ -15,11 +15,7 @@
 #endif
 
 /* Most taps of one tile. */
-#if QC_SMALL
-#define QC_TILE_TAPS 16
-#else
-#define QC_TILE_TAPS 64
-#endif
+#define QC_TILE_TAPS (QC_SMALL ? 16 : 64)
 
 /* One tile. Row r of tap t starts at rows[t * row_step + r] + offsets[t]; row_step is 0 where all taps
  * share their row pointers, else QC_TILE_ROWS. Panels lie `panel_stride` bytes apart. */
@@ -37,7 +33,8 @@ typedef struct {
     int any_weight;              /* whether a weight may be -128; those of layers are not */
     const int32_t *start;        /* first values of the sums: a row of biases, or earlier sums */
     int64_t start_step;          /* elements from row to row of `start`: 0 or QC_TILE_LD */
-    int32_t *sums;               /* where sums go as int32 with QC_TILE_LD per row, or NULL for bytes */
+    int32_t *sums;               /* where sums go as int32 with QC_TILE_LD per row and room for the rows of the tile
+                                    alone, or NULL for bytes */
     const qc_epilogue *epilogue; /* what turns sums into bytes; its arrays count from `channel` */
     int64_t channel, columns;    /* columns: bytes to write per row, at most QC_PANEL * panels */
     uint8_t *out;

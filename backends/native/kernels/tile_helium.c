@@ -11,6 +11,7 @@
 #include "tile.h"
 
 #include <arm_mve.h>
+#include <string.h>
 
 #define ROWS 4
 #define PAIRS (QC_PANEL / 2)
@@ -234,16 +235,20 @@ int qc_tile_rows(int64_t left, int panels)
 
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
-    int32_t own[ROWS * QC_TILE_LD], *sums = tile->sums ? tile->sums : own;
     const int64_t columns = qc_min(tile->columns, panels * QC_PANEL);
+    const int is_row = tile->taps == 1 && rows == 1;
+    /* Four rows are written whatever the tile has. */
+    int32_t own[ROWS * QC_TILE_LD], *sums = tile->sums && (is_row || rows == ROWS) ? tile->sums : own;
     start_sums(tile, rows, columns, sums);
-    if (tile->taps == 1 && rows == 1)
+    if (is_row)
         sum_row(tile, columns, sums);
     else
         sum_rows(tile, columns, sums);
     if (!tile->sums)
         qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, columns, tile->residual, tile->out,
                            tile->out_stride);
+    else if (sums == own)
+        memcpy(tile->sums, own, (size_t)rows * QC_TILE_LD * sizeof *own);
 }
 #else
 typedef int qc_empty_translation_unit;

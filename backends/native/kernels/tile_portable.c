@@ -26,23 +26,20 @@ static void dot_panel(const qc_tile *tile, int r, const int8_t *weight, int32_t 
     }
 }
 
-static void sum_tile(const qc_tile *tile, int rows, int panels, int32_t *sums)
+void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
     for (int r = 0; r < rows; r++)
         for (int p = 0; p < panels; p++) {
-            int32_t *target = sums + r * QC_TILE_LD + p * QC_PANEL;
-            memmove(target, tile->start + r * tile->start_step + p * QC_PANEL, QC_PANEL * sizeof *target);
-            dot_panel(tile, r, tile->weight + p * tile->panel_stride, target);
+            int32_t sums[QC_PANEL];
+            const int64_t n = p * QC_PANEL, at = r * tile->out_stride + n;
+            memcpy(sums, tile->start + r * tile->start_step + n, sizeof sums);
+            dot_panel(tile, r, tile->weight + p * tile->panel_stride, sums);
+            if (tile->sums)
+                memcpy(tile->sums + r * QC_TILE_LD + n, sums, sizeof sums);
+            else
+                qc_tile_requant_u8(tile->epilogue, sums, 1, tile->channel + n, qc_min(QC_PANEL, tile->columns - n),
+                                   tile->residual ? tile->residual + at : NULL, tile->out + at, 0);
         }
-}
-
-void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
-{
-    int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
-    sum_tile(tile, rows, panels, tile->sums ? tile->sums : sums);
-    if (!tile->sums)
-        qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
-                           tile->out_stride);
 }
 
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,
