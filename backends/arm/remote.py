@@ -11,6 +11,7 @@ import threading
 import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -32,6 +33,22 @@ NO_LEVEL = 3
 RUN, OPERATOR = 0, 1
 
 
+@dataclass(frozen=True)
+class Launch:
+    """How a program starts: the emulator's command and options, and those before the program.
+
+    ``arguments`` follow the program.
+    """
+
+    command: tuple[str, ...] = ()
+    before: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
+
+    def words(self, program: str) -> list[str]:
+        """Returns the whole command."""
+        return [*self.command, *self.before, program, *self.arguments]
+
+
 class RemoteProgram:
     """A program behind pipes: its process starts with the first call; one call runs at a time.
 
@@ -41,8 +58,8 @@ class RemoteProgram:
         binary: the executable made with runner.c.
         blob: packed constants.
         form: how codes are stored.
-        prefix: the emulator's words before the command.
-        level: the level to run at, None for the best one of the processor.
+        launch: how it starts; a level as its argument is the one to run at, otherwise that is the
+            best one of the processor.
     """
 
     def __init__(
@@ -53,15 +70,14 @@ class RemoteProgram:
         blob: bytes,
         *,
         form: CodeForm,
-        prefix: Sequence[str],
-        level: str | None = None,
+        launch: Launch,
     ) -> None:
         self.graph = graph
         self.ops = tuple(ops)
-        self._content = {"program": binary, "constants.bin": blob}
+        self._binary = binary
+        self._blob = blob
         self._form = form
-        self._prefix = tuple(prefix)
-        self._level = level
+        self._launch = launch
         self._symbols = tuple(graph.symbols)
         self._outputs = [type_of(node) for node in graph.results]
         self._index = {op.node: i for i, op in enumerate(self.ops)}
@@ -76,14 +92,14 @@ class RemoteProgram:
         depends on them.
         """
         fixed = ("setarch", "-R") if shutil.which("setarch") else ()
+        command = (*fixed, *self._launch.command, *options)
         return RemoteProgram(
             self.graph,
             self.ops,
-            self._content["program"],
-            self._content["constants.bin"],
+            self._binary,
+            self._blob,
             form=self._form,
-            prefix=(*fixed, *self._prefix, *options),
-            level=self._level,
+            launch=replace(self._launch, command=command),
         )
 
     def level(self) -> str:
@@ -186,32 +202,28 @@ class RemoteProgram:
 
     def _started(self) -> _Process:
         if self._process is None or self._process.owner != os.getpid():
-            level = () if self._level is None else (self._level,)
-            self._process = _Process(self._content, self._prefix, level)
+            self._process = _Process(self._binary, self._blob, self._launch)
         return self._process
 
 
 class _Process:
-    """A running program; its files are gone once it has read them."""
+    """A running program; its file is gone once it runs."""
 
-    def __init__(
-        self, content: Mapping[str, bytes], prefix: Sequence[str], arguments: Sequence[str]
-    ) -> None:
+    def __init__(self, binary: bytes, blob: bytes, launch: Launch) -> None:
         self.owner = os.getpid()
         self._log = tempfile.TemporaryFile()
-        with tempfile.TemporaryDirectory(prefix="qcompiler-") as name:
-            folder = Path(name)
-            for file, data in content.items():
-                (folder / file).write_bytes(data)
-            (folder / "program").chmod(0o700)
-            command = [*prefix, str(folder / "program"), str(folder / "constants.bin"), *arguments]
-            pipe = subprocess.PIPE
+        with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
+            program = Path(folder) / "program"
+            program.write_bytes(binary)
+            program.chmod(0o700)
+            command, pipe = launch.words(str(program)), subprocess.PIPE
             self._child = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=self._log)
             self._finalizer = weakref.finalize(self, _end, self._child, self._log, self.owner)
             try:
                 (length,) = struct.unpack("=q", self.receive(8))
                 self.level = self.receive(length).decode()
-            except EOFError as error:
+                self.send(struct.pack("=q", len(blob)) + blob)
+            except (OSError, EOFError) as error:
                 raise self.failure() from error
 
     def send(self, request: bytes) -> None:

@@ -2,167 +2,36 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass, replace
 from importlib.resources import files
 from typing import ClassVar
 
-import torch
-from torch import fx
-
-from qcompiler.backends.arm.counting import count_instructions
 from qcompiler.backends.arm.cross import LINK_FLAGS, emulator, find_cross_compiler, is_native
-from qcompiler.backends.arm.datasheet import DATASHEET
+from qcompiler.backends.arm.executable import ArmTarget
 from qcompiler.backends.arm.isa import CORES, DOTPROD, I8MM, LEVELS, NEON, Core
-from qcompiler.backends.arm.remote import RemoteProgram
+from qcompiler.backends.arm.remote import Launch
 from qcompiler.backends.native.codes import SIGNED, CodeForm
-from qcompiler.backends.native.emit_movement import is_view
-from qcompiler.backends.native.emitter import (
-    ISLAND,
-    NativeSources,
-    OpDescriptor,
-    describe,
-    emit,
-    kernel_sources,
-    plan_sequentially,
-    why_not,
-)
-from qcompiler.backends.native.footprint import Footprint, footprint
+from qcompiler.backends.native.emitter import NativeSources, emit, kernel_sources
+from qcompiler.backends.native.executable import plan_of
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.project import Project
 from qcompiler.backends.native.toolchain import build, warm_up
 from qcompiler.errors import QCompilerError
-from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.passmgr.options import format_pass
-from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
 
-BINARY, BLOB, INDEX, SOURCES = "program", "constants.bin", "native.json", "src/"
-RUNNER = "runner.c"
+_RUNNER = ("runner.c", "runner.h", "runner_host.c")
 
 
-class ArmExecutable(Executable):
-    """A static executable for Linux on 64-bit ARM, with the sources and constants that made it.
-
-    Where no cross-compiler is there, it can be exported but not run.
-    """
-
-    def __init__(
-        self, graph: QGraph, sources: NativeSources, target: ArmTarget, binary: bytes | None = None
-    ) -> None:
-        self.sources = sources
-        self._graph = graph
-        self._target = target
-        self._binary = binary
-        self._missing: QCompilerError | None = None
-        if binary is None:
-            try:
-                self._binary = _build(sources, target.levels)
-            except QCompilerError as error:
-                if error.code != "QC0821":
-                    raise
-                self._missing = error
-
-    @cached_property
-    def program(self) -> RemoteProgram:
-        """The program behind pipes.
-
-        Raises:
-            QCompilerError: QC0821 without a cross-compiler, QC0822 without an emulator.
-        """
-        return RemoteProgram(
-            self._graph,
-            self.sources.ops,
-            self._built(),
-            self.sources.blob,
-            form=SIGNED,
-            prefix=emulator(self._target.emulated),
-        )
-
-    def _built(self) -> bytes:
-        if self._binary is None:
-            assert self._missing is not None
-            raise self._missing
-        return self._binary
-
-    def notes(self) -> tuple[str, ...]:
-        """Returns how the program runs here, and what is missing for that."""
-        name = self._target.name
-        if self._missing is not None:
-            return (f"{name}: can be exported but not run here: {self._missing.problem}",)
-        where = "this processor" if is_native() else f"qemu-aarch64 -cpu {self._target.emulated}"
-        carried = ", ".join(isa.name for isa in self._target.levels)
-        return (f"{name}: carries the levels {carried}; runs on {where}",)
-
-    def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
-        """Returns the program's results for CPU inputs of the compiled types."""
-        return self.program.run(inputs, threads)
-
-    def prepare(self, sizes: Mapping[str, int]) -> Run:
-        """Returns what runs inputs whose dynamic dimensions have the given sizes."""
-        return self.program.prepare(sizes)
-
-    def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
-        """Returns one call's result; operands are its distinct inputs in order, no constants."""
-        return self.program.run_op(node, operands, threads)
-
-    def time_ops(
-        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
-    ) -> Mapping[str, float]:
-        """Returns the least microseconds of each node; none under an emulator."""
-        return self.program.time_ops(inputs, threads, repeats) if is_native() else {}
-
-    def instructions(self, inputs: Sequence[torch.Tensor]) -> Mapping[str, int]:
-        """Returns the instructions that each node executes, counted by qemu; none without it."""
-        return {} if is_native() else count_instructions(self._graph, self.program, inputs)
-
-    def kernels(self) -> Mapping[str, str]:
-        """Returns the kernel of each node at the level of the target's core."""
-        carried = self._target.levels
-        level = next((isa for isa in reversed(LEVELS) if isa in carried), carried[0])
-        return {
-            op.node: op.kernel if op.kernel == VIEW else f"{op.kernel}_{level.name}"
-            for op in self.sources.ops
-        }
-
-    def project(self, name: str, *, weights_array: bool) -> Mapping[str, bytes]:
-        """Returns the program as the files of a C project."""
-        target = self._target
-        made = Project(
-            self._graph,
-            target.form,
-            target.levels,
-            format_pass(target),
-            target.emulated,
-            name,
-            weights_array,
-        )
-        return made.files()
-
-    def memory(self) -> Mapping[str, int]:
-        """Returns the bytes of a C project: ``flash`` of constants, ``ram`` of the arena."""
-        found = self._target.footprint(self._graph)
-        return {"flash": found.flash, "ram": found.ram}
-
-    def files(self) -> dict[str, bytes]:
-        """Returns sources, binary, constants and the index of operators."""
-        index = {
-            "levels": [isa.name for isa in self._target.levels],
-            "ops": [asdict(op) for op in self.sources.ops],
-        }
-        kept = {SOURCES + name: text for name, text in sorted(self.sources.files.items())}
-        kept[BLOB] = self.sources.blob
-        kept[INDEX] = json.dumps(index, indent=1, sort_keys=True).encode()
-        if self._binary is not None:
-            kept[BINARY] = self._binary
-        return kept
+def runner_files() -> dict[str, bytes]:
+    """Returns what serves requests for a program, as files to compile with it."""
+    return {name: (files(__package__) / name).read_bytes() for name in _RUNNER}
 
 
 @dataclass(frozen=True)
-class ArmTarget(Target):
+class AProfileTarget(ArmTarget):
     """64-bit ARM processors under Linux; integer kernels in C, built by a cross-compiler.
 
     Programs run under qemu-aarch64, or at once where this machine is such a processor. Options:
@@ -170,24 +39,10 @@ class ArmTarget(Target):
     and ``ram`` are the bytes that a program for a batch of one may take of either.
 
     Attributes:
-        levels: instruction sets that a program carries, slowest first; it takes the fastest one
-            that the processor has.
         core: whose model of qemu runs programs, and whose schedule predicts cycles.
     """
 
-    ops: ClassVar[tuple[OpSupport, ...]] = DATASHEET
-    storage: ClassVar[str] = "s8 = code; rank 4 as NHWC, other ranks in logical order"
-    levels: ClassVar[tuple[Isa, ...]]
     core: ClassVar[Core]
-
-    emulate: str = ""
-    flash: int | None = None
-    ram: int | None = None
-
-    def footprint(self, graph: QGraph) -> Footprint:
-        """Returns what a program takes of flash and RAM."""
-        plan = graph.memory_plan or plan_sequentially(graph)
-        return footprint(graph, plan, describe(graph, plan, form=self.form))
 
     @classmethod
     def facts(cls) -> Mapping[str, str]:
@@ -215,63 +70,41 @@ class ArmTarget(Target):
         """The model of a processor that qemu takes."""
         return self.emulate or self.core.qemu
 
-    def why_not(self, node: fx.Node) -> str | None:
-        """Returns the reason why no kernel covers a call, None when one does."""
-        return why_not(node)
+    def is_native(self) -> bool:
+        """Returns whether this machine is such a processor."""
+        return is_native()
 
-    def is_view(self, node: fx.Node) -> bool:
-        """Says whether a call is a reshape whose result is its operand's bytes."""
-        return is_view(node)
+    def place(self) -> str:
+        """Returns in words where programs run."""
+        return "this processor" if is_native() else f"qemu-aarch64 -cpu {self.emulated}"
+
+    def emit(self, graph: QGraph) -> NativeSources:
+        """Returns the program with its threads, and what serves requests."""
+        sources = emit(graph, plan_of(graph), form=self.form)
+        sources.files.update(runner_files())
+        return sources
+
+    def compile(self, sources: NativeSources) -> bytes:
+        """Returns a static executable for Linux."""
+        return build(sources.files, self.levels, find_cross_compiler(), LINK_FLAGS)
+
+    def launch(self) -> Launch:
+        """Returns the emulator's command, an empty one on an ARM machine."""
+        return Launch(emulator(self.emulated))
+
+    def project(self, graph: QGraph, name: str, *, weights_array: bool) -> Project:
+        """Returns the C project of a program."""
+        return Project(
+            graph, self.form, self.levels, format_pass(self), self.emulated, name, weights_array
+        )
 
     def warm_up(self) -> None:
         """Compiles the kernel library in the background."""
         with suppress(QCompilerError):
             warm_up(kernel_sources(SIGNED), self.levels, find_cross_compiler())
 
-    def build(self, graph: QGraph) -> ArmExecutable:
-        """Builds a graph at stage TARGETED.
 
-        Raises:
-            QCompilerError: QC0201 for an operator that stays in float, QC0803 when the compiler
-                refuses the sources, QC0826 for a program that exceeds ``flash`` or ``ram``.
-        """
-        sources = emit(graph, graph.memory_plan or plan_sequentially(graph), form=self.form)
-        _refuse_islands(graph, sources)
-        if self.flash is not None or self.ram is not None:
-            self.footprint(graph).check(self.flash, self.ram, self.name)
-        sources.files[RUNNER] = (files(__package__) / RUNNER).read_bytes()
-        return ArmExecutable(graph, sources, self)
-
-    def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> ArmExecutable:
-        """Returns the executable of an artifact's files."""
-        index = json.loads(files[INDEX])
-        ops = tuple(
-            OpDescriptor(op["node"], op["kernel"], tuple(op["operands"]), op["choices"])
-            for op in index["ops"]
-        )
-        texts = {n.removeprefix(SOURCES): t for n, t in files.items() if n.startswith(SOURCES)}
-        sources = NativeSources(texts, files[BLOB], ops)
-        return ArmExecutable(graph, sources, self, files.get(BINARY))
-
-
-def _build(sources: NativeSources, levels: Sequence[Isa]) -> bytes:
-    return build(sources.files, levels, find_cross_compiler(), LINK_FLAGS)
-
-
-def _refuse_islands(graph: QGraph, sources: NativeSources) -> None:
-    for op in sources.ops:
-        if op.kernel == ISLAND:
-            node = graph.node(op.node)
-            raise QCompilerError(
-                "QC0201",
-                f"{node.target} stays in float, and programs for ARM run without torch",
-                node=op.node,
-                source=origin_of(node).source,
-                remedy="compile with strict=True to see why, or choose the target cpu",
-            )
-
-
-class Armv8Target(ArmTarget):
+class Armv8Target(AProfileTarget):
     """Any 64-bit ARM processor: NEON."""
 
     name: ClassVar[str] = "armv8-a"
@@ -280,7 +113,7 @@ class Armv8Target(ArmTarget):
     core: ClassVar[Core] = CORES["cortex-a53"]
 
 
-class DotprodTarget(ArmTarget):
+class DotprodTarget(AProfileTarget):
     """64-bit ARM processors with dot products of bytes: Cortex-A55, A75 and later."""
 
     name: ClassVar[str] = "armv8.2-a+dotprod"
@@ -289,7 +122,7 @@ class DotprodTarget(ArmTarget):
     core: ClassVar[Core] = CORES["neoverse-n1"]
 
 
-class I8mmTarget(ArmTarget):
+class I8mmTarget(AProfileTarget):
     """64-bit ARM processors with products of byte matrices."""
 
     name: ClassVar[str] = "armv8.6-a+i8mm"
@@ -298,7 +131,7 @@ class I8mmTarget(ArmTarget):
     core: ClassVar[Core] = CORES["neoverse-v1"]
 
 
-class FatTarget(ArmTarget):
+class FatTarget(AProfileTarget):
     """Any 64-bit ARM processor: one program with the kernels of every level.
 
     The fastest level that the kernel reports of the processor (HWCAP) runs.

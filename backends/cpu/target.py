@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
-from typing import ClassVar
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
-from torch import fx
-
-from qcompiler.backends.cpu.datasheet import DATASHEET
 from qcompiler.backends.cpu.isa import (
     BEST,
     LEVELS,
@@ -27,17 +22,13 @@ from qcompiler.backends.cpu.isa import (
     supported_levels,
     wanted_levels,
 )
-from qcompiler.backends.native.choices import Setting
 from qcompiler.backends.native.codes import UNSIGNED
-from qcompiler.backends.native.emit_movement import is_view
-from qcompiler.backends.native.emitter import (
-    NativeSources,
-    OpDescriptor,
-    Plan,
-    emit,
-    kernel_sources,
-    plan_sequentially,
-    why_not,
+from qcompiler.backends.native.emitter import NativeSources, emit, kernel_sources
+from qcompiler.backends.native.executable import (
+    NativeExecutable,
+    NativeTarget,
+    plan_of,
+    read_files,
 )
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.limits import measure_limits
@@ -48,10 +39,10 @@ from qcompiler.backends.native.tuning import FAST_SETTINGS, tune
 from qcompiler.errors import QCompilerError, counted
 from qcompiler.ir.graph import QGraph
 from qcompiler.runtime.threads import default_threads
-from qcompiler.target.base import VIEW, Executable, Limits, OpSupport, Run, Target
+from qcompiler.target.base import Limits
 from qcompiler.target.tuning import TuningBudget
 
-BINARY, BLOB, INDEX, SOURCES = "program.so", "constants.bin", "native.json", "src/"
+BINARY = "program.so"
 
 
 @dataclass(frozen=True)
@@ -64,7 +55,7 @@ class _Library:
     tuned: str | None = None  # how the choices were measured, None for those of the cost model
 
 
-class CpuExecutable(Executable):
+class CpuExecutable(NativeExecutable):
     """A shared library of this machine, with the sources and constants that made it.
 
     Attributes:
@@ -76,12 +67,27 @@ class CpuExecutable(Executable):
 
     def __init__(self, graph: QGraph, sources: NativeSources, library: _Library, isa: Isa) -> None:
         self.isa = isa
+        self.sources = sources
         self._graph = graph
-        self._sources = sources
         self._library = library
         self._program = NativeProgram(
             graph, sources.ops, library.binary, sources.blob, level=isa.name
         )
+
+    @property
+    def program(self) -> NativeProgram:
+        """The program in this process."""
+        return self._program
+
+    @property
+    def level(self) -> Isa:
+        """The level that runs."""
+        return self.isa
+
+    @property
+    def binary(self) -> tuple[str, bytes]:
+        """The shared library."""
+        return BINARY, self._library.binary
 
     def notes(self) -> tuple[str, ...]:
         """Returns the level that runs, those that the library carries, and how it came about."""
@@ -91,37 +97,6 @@ class CpuExecutable(Executable):
             running += f"; this machine has {best.name}"
         tuned = () if self._library.tuned is None else (self._library.tuned,)
         return tuple(f"cpu: {note}" for note in (running, *tuned, *self._library.notes))
-
-    def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
-        """Returns the program's results for CPU inputs of the compiled types."""
-        return self._program.run(inputs, threads)
-
-    def prepare(self, sizes: Mapping[str, int]) -> Run:
-        """Returns what runs inputs whose dynamic dimensions have the given sizes."""
-        return self._program.prepare(sizes)
-
-    def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
-        """Returns one call's result; operands are its distinct inputs in order, no constants."""
-        return self._program.run_op(node, operands, threads)
-
-    def kernels(self) -> Mapping[str, str]:
-        """Returns the kernel of each node with its instruction set and what it left open.
-
-        The latter stands in braces, as in ``{widest=4 block_rows=200}``; backends/native/choices.py
-        explains the names.
-        """
-        return {
-            op.node: op.kernel
-            if op.kernel == VIEW
-            else f"{op.kernel}_{self.isa.name}{_options(op.choices)}"
-            for op in self._sources.ops
-        }
-
-    def time_ops(
-        self, inputs: Sequence[torch.Tensor], threads: int, repeats: int
-    ) -> Mapping[str, float]:
-        """Returns the least microseconds of each node over repeats."""
-        return self._program.time_ops(inputs, threads, repeats)
 
     def limits(self, threads: int) -> Limits | None:
         """Returns the rates of the running level; libraries of older programs measure none."""
@@ -138,28 +113,22 @@ class CpuExecutable(Executable):
             "cpu",
             name=name,
             weights_array=weights_array,
-            settings={op.node: op.choices for op in self._sources.ops if op.choices},
+            settings={op.node: op.choices for op in self.sources.ops if op.choices},
         )
         return made.files()
 
-    def files(self) -> dict[str, bytes]:
-        """Returns sources, binary, constants and the index of operators."""
-        index = {
+    def index(self) -> Mapping[str, Any]:
+        """Returns levels and machine of the library, and how its choices were measured."""
+        return {
             "levels": [isa.name for isa in self._library.levels],
             "machine": platform.machine(),
             "system": platform.system(),
-            "ops": [asdict(op) for op in self._sources.ops],
             "tuned": self._library.tuned,
         }
-        kept = {SOURCES + name: text for name, text in sorted(self._sources.files.items())}
-        kept[BLOB] = self._sources.blob
-        kept[BINARY] = self._library.binary
-        kept[INDEX] = json.dumps(index, indent=1, sort_keys=True).encode()
-        return kept
 
 
 @dataclass(frozen=True)
-class CpuTarget(Target):
+class CpuTarget(NativeTarget):
     """The processor of this machine; integer kernels in C, built by the system's compiler.
 
     Options: ``isa`` names the instruction-set levels that the program carries: one of
@@ -170,19 +139,10 @@ class CpuTarget(Target):
 
     name: ClassVar[str] = "cpu"
     summary: ClassVar[str] = "this machine: portable C, AVX2 or AVX512-VNNI kernels"
-    ops: ClassVar[tuple[OpSupport, ...]] = DATASHEET
     has_choices: ClassVar[bool] = True
     storage: ClassVar[str] = "u8 = code + 128; rank 4 as NHWC, other ranks in logical order"
 
     isa: str = BEST
-
-    def why_not(self, node: fx.Node) -> str | None:
-        """Returns the reason why no kernel covers a call, None when one does."""
-        return why_not(node)
-
-    def is_view(self, node: fx.Node) -> bool:
-        """Says whether a call is a reshape whose result is its operand's bytes."""
-        return is_view(node)
 
     def warm_up(self) -> None:
         """Compiles the kernel library in the background."""
@@ -196,7 +156,7 @@ class CpuTarget(Target):
             QCompilerError: QC0502 for an unknown level, QC0804 for one that cannot be built or run,
                 QC0801 without a compiler, QC0803 when it refuses the sources.
         """
-        return self._build(graph, emit(graph, _plan(graph)), None)
+        return self._build(graph, emit(graph, plan_of(graph)), None)
 
     def tune(self, graph: QGraph, budget: TuningBudget) -> CpuExecutable:
         """Builds a graph with the choices that are fastest at the level that runs here.
@@ -216,14 +176,14 @@ class CpuTarget(Target):
         threads = default_threads()
         tuning = tune(
             graph,
-            _plan(graph),
+            plan_of(graph),
             build_level,
             seconds=budget.seconds,
             threads=(1, threads),
             most_settings=FAST_SETTINGS if budget.effort == "fast" else None,
         )
         settings = {node: (setting,) for node, setting in tuning.settings.items()}
-        sources = emit(graph, _plan(graph), tuning.batching, settings)
+        sources = emit(graph, plan_of(graph), tuning.batching, settings)
         note = (
             f"tuned ({budget.effort}) at the level {isa.name} for 1 to"
             f" {counted(threads, 'thread')}: {tuning.changed} of"
@@ -255,13 +215,7 @@ class CpuTarget(Target):
             QCompilerError: QC0804 for a wrong QCOMPILER_ISA, QC0801 without a compiler when the
                 library must be built, QC0803 when it refuses the sources.
         """
-        index = json.loads(files[INDEX])
-        ops = tuple(
-            OpDescriptor(op["node"], op["kernel"], tuple(op["operands"]), op.get("choices", {}))
-            for op in index["ops"]
-        )
-        texts = {n.removeprefix(SOURCES): t for n, t in files.items() if n.startswith(SOURCES)}
-        sources = NativeSources(texts, files[BLOB], ops)
+        sources, index = read_files(files)
         carried = named_levels(index["levels"])
         reason = self._misfit(f"{index['system']} {index['machine']}", carried)
         if reason is None:
@@ -300,14 +254,6 @@ class CpuTarget(Target):
 
 def _is_faster(one: Isa, other: Isa) -> bool:
     return LEVELS.index(one) > LEVELS.index(other)
-
-
-def _plan(graph: QGraph) -> Plan:
-    return graph.memory_plan or plan_sequentially(graph)
-
-
-def _options(choices: Setting) -> str:
-    return f"{{{' '.join(f'{n}={v}' for n, v in sorted(choices.items()))}}}" if choices else ""
 
 
 def _platform() -> str:

@@ -17,7 +17,7 @@ from qcompiler.backends.native.rendering import template
 
 INTERFACE = "qc.h"
 # Compiled once for all levels, beside the generated ones: state of the process lives here.
-SHARED_UNITS = ("threads.c", "runner.c")
+SHARED_UNITS = ("threads.c", "runner.c", "runner_host.c")
 PROGRAM, DISPATCH, KERNELS = "program.c", "dispatch.c", "kernels.h"
 
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any
 
 import torch
@@ -14,8 +13,8 @@ from torch import fx
 import qcompiler.ir.integer_ops  # noqa: F401  # defines the operators
 from qcompiler.backends.arm import isa
 from qcompiler.backends.arm.cross import LINK_FLAGS, emulator, find_cross_compiler
-from qcompiler.backends.arm.remote import RemoteProgram
-from qcompiler.backends.arm.target import RUNNER, FatTarget
+from qcompiler.backends.arm.remote import Launch, RemoteProgram
+from qcompiler.backends.arm.target import FatTarget, runner_files
 from qcompiler.backends.cpu import CpuTarget
 from qcompiler.backends.cpu.isa import supported_levels
 from qcompiler.backends.native.emitter import emit, plan_sequentially
@@ -117,7 +116,7 @@ def compile_for_arm(graph: QGraph) -> dict[str, RemoteProgram]:
     levels = (isa.PORTABLE, *isa.LEVELS)
     form = FatTarget().form
     sources = emit(graph, plan_sequentially(graph), form=form)
-    sources.files[RUNNER] = (files("qcompiler.backends.arm") / RUNNER).read_bytes()
+    sources.files.update(runner_files())
     binary = build(sources.files, levels, find_cross_compiler(), LINK_FLAGS)
     return {
         f"arm {level.name}": RemoteProgram(
@@ -126,8 +125,7 @@ def compile_for_arm(graph: QGraph) -> dict[str, RemoteProgram]:
             binary,
             sources.blob,
             form=form,
-            prefix=emulator(MODELS[level.name]),
-            level=level.name,
+            launch=Launch(emulator(MODELS[level.name]), arguments=(level.name,)),
         )
         for level in levels
     }

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from qcompiler.api import resolve_target
+from qcompiler.backends.arm.executable import ArmExecutable, ArmTarget
 from qcompiler.backends.arm.isa import LEVELS
-from qcompiler.backends.arm.target import ArmExecutable, ArmTarget
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
 from qcompiler.runtime.verify import verify_executable
