@@ -256,7 +256,7 @@ class _Process:
             return QCompilerError(
                 "QC0823",
                 f"the program cannot run: {said}",
-                remedy="compile for a level that the processor has, or for armv8-fat",
+                remedy="compile for the core or level that the processor has, or for armv8-fat",
             )
         return QCompilerError(
             "QC0824",

@@ -84,25 +84,55 @@ class HwcapFeature(NamedTuple):
         return self.entry, 0, 0, self.bit, 0
 
 
+class RegisterFeature(NamedTuple):
+    """One feature of a Cortex-M processor, which a field of a register tells.
+
+    ``macro`` is what a compiler defines where it can use the feature (Arm C Language Extensions).
+    The four bits from ``bit`` of the register at ``address`` are at least ``least``: Armv8-M
+    Architecture Reference Manual, chapter D1. ``part`` is the primary part number of processors
+    that have the feature whatever the register says.
+    """
+
+    name: str
+    macro: str
+    address: int
+    bit: int
+    least: int
+    part: int = 0
+
+    @property
+    def flag(self) -> str:
+        """Nothing: a core stands for its features."""
+        return ""
+
+    @property
+    def probe(self) -> tuple[int, ...]:
+        """The numbers by which a program finds the feature."""
+        return self.address, 0, self.least, self.bit, self.part
+
+
 @dataclass(frozen=True)
 class Isa:
     """One level: the features that its kernels use, and the architecture if that names them.
 
     ``defines`` are macros of its units, ``tune`` is the core whose order of instructions compilers
-    aim at. Zig knows no architectures, but ``zig_cpu``.
+    aim at, ``options`` stand for the features where no architecture does. Zig knows no
+    architectures, but ``zig_cpu``. ``family`` is that of the processors: x86, a or m.
     """
 
     name: str
-    features: tuple[Feature | HwcapFeature, ...]
+    features: tuple[Feature | HwcapFeature | RegisterFeature, ...]
     march: str = ""
     defines: tuple[str, ...] = ()
     zig_cpu: str = ""
     tune: str = ""
+    options: tuple[str, ...] = ()
+    family: str = "x86"
 
     @property
     def flags(self) -> tuple[str, ...]:
         """The options that let a compiler use the level's instructions."""
-        own = tuple(feature.flag for feature in self.features if feature.flag)
+        own = self.options or tuple(f.flag for f in self.features if f.flag)
         chosen = (f"-march={self.march}",) if self.march else own
         tuned = (f"-mtune={self.tune}",) if self.tune else ()
         return (*chosen, *tuned, *self.definitions)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from importlib.resources import files
 from typing import Any
 
@@ -20,12 +21,20 @@ from qcompiler.backends.native.codes import CodeForm
 from qcompiler.backends.native.cprint import c_dim, c_float, symbols_in
 from qcompiler.backends.native.emitter import (
     Description,
+    NativeSources,
     describe,
     kernel_sources,
     plan_sequentially,
 )
 from qcompiler.backends.native.footprint import at_peak
-from qcompiler.backends.native.levels import DISPATCH, KERNELS, Isa, generated, names_header
+from qcompiler.backends.native.levels import (
+    DISPATCH,
+    KERNELS,
+    PROGRAM,
+    Isa,
+    generated,
+    names_header,
+)
 from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.backends.native.rendering import template
 from qcompiler.backends.native.toolchain import DEFAULT_OPTIMIZATION, OPTIMIZATION
@@ -38,7 +47,7 @@ from qcompiler.ir.types import TensorType
 CHECKED = 1024
 # Files of the library that a project has no use for, and words in the names of other families'.
 _UNUSED = ("threads.c", "peak.c")
-_X86, _ARM = ("avx",), ("neon", "dotprod", "i8mm", "helium")
+_FAMILIES = {"x86": ("avx",), "a": ("neon", "dotprod", "i8mm"), "m": ("helium", "dsp")}
 _FLAGS = ("-fwrapv", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math")
 _TYPES = {
     torch.float32: ("MODEL_FLOAT32", "float"),
@@ -77,11 +86,7 @@ class Project:
 
     def files(self) -> dict[str, bytes]:
         """Returns the files by path."""
-        graph = self.graph
-        settings = {node: (setting,) for node, setting in self.settings.items()}
-        plan = graph.memory_plan or plan_sequentially(graph)
-        described = describe(graph, plan, settings=settings, form=self.form)
-        values = self._values(described, find_arena(graph, plan, described))
+        described, values = self._parts
         texts = {
             "include/model.h": "model.h.jinja",
             "src/model.c": "model.c.jinja",
@@ -105,9 +110,34 @@ class Project:
                 made[f"cmake/{file.name}"] = file.read_bytes()
         return dict(sorted(made.items()))
 
+    def sources(self) -> NativeSources:
+        """Returns the same library as flat files, with an entry for requests beside it.
+
+        Levels must be one. A machine without an operating system runs it: backends/arm/runner.c.
+        """
+        described, values = self._parts
+        made = {
+            "model.h": _text("model.h.jinja", values),
+            PROGRAM: _text("entry.c.jinja", values),
+            "serial.c": _text("serial.c.jinja", values),
+            "processor.c": _text("processor.c.jinja", values),
+            **self._library(),
+        }
+        return NativeSources(made, described.blob, described.ops)
+
+    @cached_property
+    def _parts(self) -> tuple[Description, dict[str, Any]]:
+        """The program before it is text, and what templates are told."""
+        graph = self.graph
+        settings = {node: (setting,) for node, setting in self.settings.items()}
+        plan = graph.memory_plan or plan_sequentially(graph)
+        described = describe(graph, plan, settings=settings, form=self.form)
+        return described, self._values(described, find_arena(graph, plan, described))
+
     def _library(self) -> dict[str, bytes]:
         """Returns the files of the kernel library that this family of processors compiles."""
-        others = _X86 if self.form.is_signed else _ARM
+        family = self.levels[0].family
+        others = [word for name, words in _FAMILIES.items() if name != family for word in words]
         whole = {n: t for n, t in kernel_sources(self.form).items() if n != "peak.c"}
         own = {n: t for n, t in whole.items() if not any(word in n for word in others)}
         if len(self.levels) > 1:
@@ -186,6 +216,12 @@ class Project:
                     *(f"outputs[{i}]" for i in range(len(outputs))),
                 ]
             ),
+            "request_sizes": [f"symbols[{i}]" for i, n in enumerate(names) if n in own],
+            "request_arguments": [
+                *(f"symbols[{i}]" for i in range(len(names))),
+                *(f"inputs[{i}]" for i in range(len(inputs))),
+                *(f"outputs[{i}]" for i in range(len(outputs))),
+            ],
             "sizes_text": _sizes_text(graph),
             "sizes_sentence": _sizes_sentence(graph, batch_name),
         }

@@ -31,17 +31,15 @@ from qcompiler.backends.native.levels import (
 )
 from qcompiler.errors import QCompilerError
 
-COMMON_FLAGS = (
+LANGUAGE_FLAGS = (
     "-std=gnu11",
-    "-fPIC",
-    "-fvisibility=hidden",
     "-fwrapv",
     "-ffp-contract=off",
     "-fno-math-errno",
     "-fno-trapping-math",
     "-fno-ident",
-    "-pthread",
 )
+COMMON_FLAGS = (*LANGUAGE_FLAGS, "-fPIC", "-fvisibility=hidden", "-pthread")
 LINK_FLAGS = ("-shared", "-pthread", "-Wl,--build-id=none")
 # The GEMM tiles lose up to half their speed to register spills at -O3.
 OPTIMIZATION = {
@@ -63,6 +61,7 @@ _ZIG_BASELINE = "-mcpu=baseline"
 # What emit() stores for a library of this process: docs/adr/0012.
 _UNSIGNED = "-DQC_SIGNED_CODES=0"
 _MOST_COMPILERS = 8
+_PROBE = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
 _LOCKS = tuple(Lock() for _ in range(64))
 
 
@@ -87,7 +86,7 @@ class Compiler:
 
 
 @dataclass(frozen=True)
-class _Unit:
+class Unit:
     """One call of the compiler: a C file, the headers beside it, and flags."""
 
     name: str
@@ -185,10 +184,9 @@ def accepts(level: Isa) -> bool:
 
 
 @lru_cache(maxsize=_MOST_COMPILERS)
-def links(compiler: Compiler, flags: tuple[str, ...]) -> bool:
-    """Returns whether a compiler makes an executable of a program that uses its C library."""
+def links(compiler: Compiler, flags: tuple[str, ...], text: str = _PROBE) -> bool:
+    """Returns whether a compiler makes an executable; the usual text uses its C library."""
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
-        text = '#include <stdio.h>\nint main(void) { return puts("") < 0; }\n'
         (Path(folder) / "probe.c").write_text(text, encoding="utf-8")
         done = _run(compiler, [*flags, "-o", "probe", "probe.c"], folder)
         return done.returncode == 0 and (Path(folder) / "probe").is_file()
@@ -223,13 +221,34 @@ def build(
     """
     compiler = compiler or find_compiler()
     units = _units({**sources, **generated(sources, levels)}, levels, compiler)
+    return link_units(compiler, units, link)
+
+
+def link_units(
+    compiler: Compiler,
+    units: Sequence[Unit],
+    flags: Sequence[str],
+    beside: Mapping[str, bytes] | None = None,
+) -> bytes:
+    """Compiles units, at the same time where there are processors for it, and links them.
+
+    Args:
+        compiler: of all of them.
+        units: the calls of the compiler.
+        flags: of the linker.
+        beside: files that these name.
+
+    Raises:
+        QCompilerError: QC0803 when the compiler refuses something.
+    """
     with ThreadPoolExecutor(max_workers=max(2, os.cpu_count() or 1)) as pool:
         objects = list(pool.map(lambda unit: _object(compiler, unit), units))
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
         names = [f"{i}.o" for i in range(len(units))]
-        for name, content in zip(names, objects, strict=True):
+        made = {**(beside or {}), **dict(zip(names, objects, strict=True))}
+        for name, content in made.items():
             (Path(folder) / name).write_bytes(content)
-        return _call(compiler, [*link, "-o", "program", *names], folder, "program")
+        return _call(compiler, [*flags, "-o", "program", *names], folder, "program")
 
 
 def shared_object(name: str, content: bytes, flags: Sequence[str] = ()) -> bytes:
@@ -261,7 +280,7 @@ def warm_up(
     Thread(target=compile_all, name="qcompiler-warm-up", daemon=True).start()
 
 
-def _units(sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compiler) -> list[_Unit]:
+def _units(sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compiler) -> list[Unit]:
     """Returns the shared units, those of each level, and the program, the longest first."""
     headers = {name: content for name, content in sources.items() if name.endswith(".h")}
     renaming = {names_header(level) for level in levels}
@@ -275,31 +294,31 @@ def _units(sources: Mapping[str, bytes], levels: Sequence[Isa], compiler: Compil
             beside = library if name in SHARED_UNITS else plain
             if name == PROGRAM:
                 flags = (*flags, "-include", KERNELS)
-            units.append(_Unit(name, sources[name], tuple(sorted(beside.items())), flags))
+            units.append(Unit(name, sources[name], tuple(sorted(beside.items())), flags))
             continue
         for level in levels:
             header = names_header(level)
             beside = {**library, header: headers[header]}
             for_level = level.zig_flags if compiler.is_zig else level.flags
             own = (*flags, *for_level, "-include", header)
-            units.append(_Unit(name, sources[name], tuple(sorted(beside.items())), own))
+            units.append(Unit(name, sources[name], tuple(sorted(beside.items())), own))
     return sorted(units, key=lambda unit: (unit.name != PROGRAM, unit.name, unit.flags))
 
 
-def _object(compiler: Compiler, unit: _Unit) -> bytes:
+def _object(compiler: Compiler, unit: Unit) -> bytes:
     """Returns a unit's object code; only the program's differs from one program to another."""
     if unit.name == PROGRAM:
         return _compile(compiler, unit)
     return _library_object(compiler, unit)
 
 
-def _library_object(compiler: Compiler, unit: _Unit) -> bytes:
+def _library_object(compiler: Compiler, unit: Unit) -> bytes:
     with _LOCKS[hash(unit) % len(_LOCKS)]:  # whoever comes second waits for the first one's object
         return _kept_object(compiler, unit)
 
 
 @lru_cache(maxsize=256)
-def _kept_object(compiler: Compiler, unit: _Unit) -> bytes:
+def _kept_object(compiler: Compiler, unit: Unit) -> bytes:
     host = (platform.system(), platform.machine())
     key = hashlib.sha256(repr((host, compiler, unit)).encode()).hexdigest()
     kept = object_cache.read(key)
@@ -309,7 +328,7 @@ def _kept_object(compiler: Compiler, unit: _Unit) -> bytes:
     return kept
 
 
-def _compile(compiler: Compiler, unit: _Unit) -> bytes:
+def _compile(compiler: Compiler, unit: Unit) -> bytes:
     """Returns the object code of one C file, compiled under a relative name."""
     with tempfile.TemporaryDirectory(prefix="qcompiler-") as folder:
         for file_name, text in (*unit.headers, (unit.name, unit.content)):

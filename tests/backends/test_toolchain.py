@@ -134,7 +134,7 @@ def test_objects_come_from_the_cache_and_give_the_same_library(
     compiled: list[str] = []
     compile_unit = toolchain._compile
 
-    def observed(compiler: toolchain.Compiler, unit: toolchain._Unit) -> bytes:
+    def observed(compiler: toolchain.Compiler, unit: toolchain.Unit) -> bytes:
         compiled.append(unit.name)
         return compile_unit(compiler, unit)
 
@@ -202,7 +202,7 @@ def test_the_library_is_compiled_ahead_once(monkeypatch: pytest.MonkeyPatch, cac
     compiled: list[str] = []
     compile_unit = toolchain._compile
 
-    def counting(compiler: toolchain.Compiler, unit: toolchain._Unit) -> bytes:
+    def counting(compiler: toolchain.Compiler, unit: toolchain.Unit) -> bytes:
         compiled.append(unit.name)
         return compile_unit(compiler, unit)
 
