@@ -143,7 +143,7 @@ def _units(files_: dict[str, bytes], level: Isa, compiler: Compiler) -> list[Uni
     # What differs from one model to another is left out where it is not included, as objects of
     # the library are kept.
     library = {name: text for name, text in headers.items() if name != "model.h"}
-    common = (*LANGUAGE_FLAGS, "-ffunction-sections", "-fdata-sections", "-I.")
+    common = (*LANGUAGE_FLAGS, "-ffunction-sections", "-fdata-sections", "-g0", "-I.")
     units = []
     for name in sorted(n for n in files_ if n.endswith(".c")):
         beside = headers if name == PROGRAM else library

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qcompiler.backends.arm.bare import (
@@ -13,8 +13,9 @@ from qcompiler.backends.arm.bare import (
     runner_files,
 )
 from qcompiler.backends.arm.executable import ArmTarget
-from qcompiler.backends.arm.isa import MACHINES, MICROCONTROLLERS, Machine, Microcontroller
+from qcompiler.backends.arm.isa import HELIUM, MACHINES, MICROCONTROLLERS, Machine, Microcontroller
 from qcompiler.backends.arm.remote import Launch
+from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emitter import NativeSources
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.project import Project
@@ -63,6 +64,12 @@ class CortexMTarget(ArmTarget):
                 "QC0502", f"{self.name} runs on no machine {name!r}", remedy=nearest(name, MACHINES)
             )
         return MACHINES[name]
+
+    @property
+    def form(self) -> CodeForm:
+        """How codes are stored, and weights: Helium takes two columns at a time."""
+        products = "columns" if self.levels == (HELIUM,) else "panels"
+        return replace(SIGNED, weights=(products, "taps"))
 
     def place(self) -> str:
         """Returns in words where programs run."""

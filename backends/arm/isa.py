@@ -43,6 +43,7 @@ _SIMD32 = RegisterFeature("dsp", "__ARM_FEATURE_DSP", 0xE000ED6C, 4, 3, 0xC24)
 _MVE = RegisterFeature("mve", "__ARM_FEATURE_MVE", 0xE000EF44, 8, 2)
 
 
+# Zig's names of these cores leave out what the options name.
 def _core_options(core: str, *more: str) -> tuple[str, ...]:
     return (f"-mcpu={core}", "-mthumb", "-mfloat-abi=hard", *more)
 
@@ -50,21 +51,21 @@ def _core_options(core: str, *more: str) -> tuple[str, ...]:
 DSP_M4 = Isa(
     "dsp",
     (_FPU, _ON, _SIMD32),
-    zig_cpu="cortex_m4",
+    zig_cpu="cortex_m4+vfp4d16sp",
     options=_core_options("cortex-m4", "-mfpu=fpv4-sp-d16"),
     family="m",
 )
 DSP_M33 = Isa(
     "dsp",
     (_FPU, _ON, _SIMD32),
-    zig_cpu="cortex_m33",
+    zig_cpu="cortex_m33+dsp+fp_armv8d16sp",
     options=_core_options("cortex-m33"),
     family="m",
 )
 HELIUM = Isa(
     "helium",
     (_FPU, _ON, _MVE),
-    zig_cpu="cortex_m55+mve",
+    zig_cpu="cortex_m55+mve+mve_fp+fp_armv8d16",
     options=_core_options("cortex-m55"),
     family="m",
 )
