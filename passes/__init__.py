@@ -16,6 +16,7 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "equalize-layers": "qcompiler.passes.rewrite.equalize_layers:EqualizeLayers",
         "eliminate-dead-nodes": "qcompiler.passes.rewrite.eliminate_dead_nodes:EliminateDeadNodes",
         "merge-common-nodes": "qcompiler.passes.rewrite.merge_common_nodes:MergeCommonNodes",
+        "assign-scheme": "qcompiler.passes.rewrite.assign_scheme:AssignScheme",
         "collect-statistics": "qcompiler.passes.analysis.collect_statistics:CollectStatistics",
         "propagate-ranges": "qcompiler.passes.analysis.propagate_ranges:PropagateRanges",
         "share-qparams": "qcompiler.passes.rewrite.share_qparams:ShareQparams",

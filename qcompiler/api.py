@@ -37,6 +37,7 @@ from qcompiler.target.tuning import TuningBudget, tuning_budget
 
 # Samples on which the report's error column is measured.
 _ERROR_SAMPLES = 2
+_ASSIGN = "assign-scheme"
 # Each thread holds the values of a slice of samples.
 _MOST_THREADS = 4
 
@@ -52,6 +53,8 @@ def compile(
     tune: str | None = None,
     tune_seconds: float | None = None,
     memory: Mapping[str, int] | None = None,
+    scheme: str | None = None,
+    overrides: Mapping[str, str] | None = None,
     instruments: Sequence[Instrument] = (),
     progress: bool = False,
 ) -> Program:
@@ -74,6 +77,10 @@ def compile(
         tune_seconds: time for measuring, beside the last build; 8 s for fast and 60 s for full.
         memory: bytes that the program may take of ``flash`` and ``ram``, for targets that take
             such limits.
+        scheme: bits of weights and activations, as ``w4a8``, or ``w4g64a8`` for factors of groups
+            of 64 weights; None for 8 bits each.
+        overrides: what parts of the model get instead, by rules such as ``{"blocks.3.*": "w8a8",
+            "head": "float", "stem:activation": "a4"}``; docs/concepts.md has all forms.
         instruments: watchers of the passes beside the verifier and the reproducer.
         progress: show progress on the terminal.
 
@@ -81,7 +88,7 @@ def compile(
         QCompilerError: for whatever the user can mend; docs/reference/errors.md lists the codes.
     """
     chosen = limit_memory(resolve_target(target), memory)
-    passes = resolve_pipeline(pipeline, chosen)
+    passes = resolve_scheme(resolve_pipeline(pipeline, chosen), scheme, overrides, chosen)
     budget = resolve_tuning(tune, tune_seconds, chosen)
     chosen.warm_up()
     default_threads()  # a wrong value in the environment is told before the work, not after it
@@ -237,6 +244,35 @@ def resolve_pipeline(pipeline: str | Pipeline | None, target: Target) -> Pipelin
             remedy=f"{nearest(text, {*named, *passes})} (`qcompiler passes` lists the passes)",
         )
     return Pipeline.parse(text)
+
+
+def resolve_scheme(
+    passes: Pipeline, scheme: str | None, overrides: Mapping[str, str] | None, target: Target
+) -> Pipeline:
+    """Returns passes that assign a scheme and overrides, after all passes were checked.
+
+    The pass assign-scheme comes right before collect-statistics.
+
+    Raises:
+        QCompilerError: QC0304 or QC0305 for a wrong scheme or rule, or what the target does not
+            run; QC0501 when the passes do not collect statistics, or assign a scheme themselves.
+    """
+    if scheme is not None or overrides:
+        own = [str(p) for p in passes if p.name == _ASSIGN]
+        if own:
+            raise QCompilerError(
+                "QC0501",
+                f"the pipeline has {own[0]}, and scheme or overrides are given beside it",
+                remedy="leave the one or the other out",
+            )
+        made: Any = registry.load(registry.PASSES, _ASSIGN)
+        rules = tuple(f"{where}={what}" for where, what in (overrides or {}).items())
+        passes = passes.insert_before(
+            "collect-statistics", made("w8a8" if scheme is None else scheme, rules)
+        )
+    for each in passes:
+        each.check(target)
+    return passes
 
 
 def resolve_tuning(tune: str | None, seconds: float | None, target: Target) -> TuningBudget | None:

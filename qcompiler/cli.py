@@ -56,6 +56,14 @@ TargetOption = Annotated[
 StrictOption = Annotated[
     bool, typer.Option("--strict/--no-strict", help="Refuse operators without integer form.")
 ]
+SchemeOption = Annotated[
+    str | None,
+    typer.Option("--scheme", help="Bits of weights and activations, as w4a8 or w4g64a8."),
+]
+OverrideOption = Annotated[
+    list[str] | None,
+    typer.Option("--override", metavar="RULE", help="Other bits somewhere, as 'head=w8a8'."),
+]
 ThreadsOption = Annotated[
     int | None,
     typer.Option("--threads", min=1, help="Number of threads; one per core if left out."),
@@ -78,6 +86,8 @@ def compile(
         str | None, typer.Option("--pipeline", help="Passes as text instead of the default ones.")
     ] = None,
     strict: StrictOption = True,
+    scheme: SchemeOption = None,
+    override: OverrideOption = None,
     threads: ThreadsOption = None,
     tune: Annotated[
         str | None,
@@ -92,12 +102,13 @@ def compile(
     import torch
 
     import qcompiler
-    from qcompiler.api import resolve_pipeline, resolve_target, resolve_tuning
-    from qcompiler.cli_inputs import check_writable, load_model
+    from qcompiler.api import resolve_pipeline, resolve_scheme, resolve_target, resolve_tuning
+    from qcompiler.cli_inputs import check_writable, load_model, read_overrides
 
     # Whatever can be refused at once is refused before the model is loaded.
     chosen = resolve_target(target)
-    resolve_pipeline(pipeline, chosen)
+    overrides = read_overrides(override or [])
+    resolve_scheme(resolve_pipeline(pipeline, chosen), scheme, overrides, chosen)
     resolve_tuning(tune, tune_seconds, chosen)
     check_writable(output)
     if threads is not None:
@@ -109,6 +120,8 @@ def compile(
         target=chosen,
         strict=strict,
         pipeline=pipeline,
+        scheme=scheme,
+        overrides=overrides,
         tune=tune,
         tune_seconds=tune_seconds,
         progress=True,

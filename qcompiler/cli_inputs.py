@@ -33,6 +33,24 @@ _DATA_FORM = (
 _NUMBERED = re.compile(r"(?:in|out)put(\d+)")
 
 
+def read_overrides(rules: Sequence[str]) -> dict[str, str]:
+    """Returns ``WHERE=WHAT`` rules of the command line by where they apply.
+
+    Raises:
+        QCompilerError: QC0304 for a rule without ``=``, QC0307 for two rules of one place.
+    """
+    found: dict[str, str] = {}
+    for rule in rules:
+        where, equals, what = rule.rpartition("=")
+        if not equals:
+            remedy = "write it as 'blocks.3.*=w8a8'"
+            raise QCompilerError("QC0304", f"{rule!r} is no override", remedy=remedy)
+        if found.setdefault(where, what) != what:
+            problem = f"{where}={found[where]} and {rule} contradict each other"
+            raise QCompilerError("QC0307", problem, remedy="leave one of them out")
+    return found
+
+
 class ModelSource(NamedTuple):
     """A model or the path of its .pt2 file, example inputs if known, and calibration data."""
 

@@ -25,6 +25,10 @@ CATALOG: dict[str, str] = {
     "QC0301": "values that must share quantization parameters have no contradicting fixed ones",
     "QC0302": "each value that is quantized was observed or has a bound",
     "QC0303": "a real multiplier lies in the encodable range of requantize",
+    "QC0304": "a scheme is text such as w4a8 or w4g64a8, an override's also w4, a8 or float",
+    "QC0305": "a target runs the widths and group sizes that a scheme asks for",
+    "QC0306": "an override's rule names modules, operators, lines or nodes that the model has",
+    "QC0307": "overrides ask for one width of a weight, and of values that share parameters",
     # QC04xx: proofs
     "QC0401": "an accumulator's proven bound fits 32 bits",
     "QC0402": "the input of a requantization lies in the range that its shift allows",

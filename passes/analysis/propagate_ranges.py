@@ -12,6 +12,7 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, quant_of, type_of, update_quant
 from qcompiler.ir.float_ops import float_op_of
 from qcompiler.ir.graph import QGraph, argument, is_constant, operator_of
+from qcompiler.ir.intent import Spec
 from qcompiler.ir.queries import (
     absorbing_clamp,
     constant_interval,
@@ -56,7 +57,8 @@ class PropagateRanges(Pass):
     """Gives every value a range: what calibration saw, within what its operators can produce.
 
     ``method`` names the calibrator (minmax, moving-average, percentile, mse, kl, octav); ``q`` is
-    the percentile, ``p`` the power of the error that mse minimizes. Ranges of inputs, and of
+    the percentile, ``p`` the power of the error that mse minimizes; calibrators that clip do so for
+    the bits that a value's intent asks for, else for ``bits``. Ranges of inputs, and of
     results that are stored, are observed; data movement keeps its operand's range; a result that a
     clamp narrows at once takes the clamp's.
 
@@ -108,7 +110,9 @@ class PropagateRanges(Pass):
         for node in quantized_values(graph):
             if _observed(node):
                 request = StatisticRequest(node.name, calibrator.statistic)
-                seen = calibrator.range_of(context.statistic(request), self.bits, False)
+                intent = quant_of(node).intent
+                bits = intent.bits if isinstance(intent, Spec) else self.bits
+                seen = calibrator.range_of(context.statistic(request), bits, False)
                 found = seen.meet(intervals[node])
             elif is_constant(node):
                 low_high = constant_interval(graph.constant(node))

@@ -10,6 +10,7 @@ from torch import fx
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of, quant_of
 from qcompiler.ir.graph import QGraph
+from qcompiler.ir.intent import KeepFloat
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.base import Gives, Needs, Pass
@@ -31,7 +32,7 @@ class LegalizeForTarget(Pass):
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Asks the target about each call; a graph without a target passes."""
         if context.strict:
-            _refuse_islands([node for node in graph.calls if is_island(node)])
+            _refuse_islands([node for node in graph.calls if is_island(node) and not _asked(node)])
         if context.target is None:
             return False
         refused = [
@@ -53,6 +54,12 @@ class LegalizeForTarget(Pass):
                 remedy="choose another target, or replace these operators in the model",
             )
         return False
+
+
+def _asked(node: fx.Node) -> bool:
+    """Says whether the user asked for a float operator."""
+    intent = quant_of(node).intent
+    return isinstance(intent, KeepFloat) and intent.pinned
 
 
 def _refuse_islands(islands: list[fx.Node]) -> None:

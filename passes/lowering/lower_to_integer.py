@@ -101,7 +101,7 @@ def _lower(node: fx.Node, graph: QGraph, integers: dict[fx.Node, fx.Node]) -> fx
             remedy=error.remedy,
         ) from error
     if quant_of(result).stands_for is None:
-        why = quant_of(result).why
+        why = quant_of(result).why or quant_of(node).why
         inherit_quant(result, node)
         clamp = absorbing_clamp(node)
         update_quant(result, stands_for=None if clamp else node.name, intent=None, why=why)

@@ -66,8 +66,9 @@ class RoundWeights(Pass):
         if self.method == "squant":
             for node in filter(_is_layer, graph.calls):
                 layer = _Layer(node, graph, context)
-                real = layer.weights(slice(None))
-                layer.set_codes(round_balanced(real, layer.taps, layer.limit))
+                steps = 1.0 if (taken := layer.factors(slice(None))) is None else taken
+                codes = round_balanced(layer.weights(slice(None)) / steps, layer.taps, layer.limit)
+                layer.set_codes((codes * steps).to(torch.int8))
             return True
         kept = [
             part
@@ -92,7 +93,9 @@ class RoundWeights(Pass):
             inputs = slice(start, start + _MOST_INPUTS)
             moments = _moments(windows, share, layer, inputs, threads)
             real = layer.weights(inputs)
-            parts.append(round_with_feedback(real, moments, layer.limit, self.damping, self.block))
+            factors = layer.factors(inputs)
+            options = (layer.limit, self.damping, self.block, factors)
+            parts.append(round_with_feedback(real, moments, *options))
         layer.set_codes(torch.cat(parts, 2))
 
 
@@ -118,6 +121,7 @@ class _Layer:
                 source=origin_of(node).source,
                 remedy="run quantize-weights and round-weights in one pipeline",
             )
+        self._factors = context.weight_factors.get(self._codes.name)
         self.groups = arguments(node).get("groups", 1)
         self.inputs = weight[0].numel()
         self.taps = weight.shape[2:].numel()
@@ -130,6 +134,12 @@ class _Layer:
     def weights(self, inputs: slice) -> torch.Tensor:
         """Returns the real weights of some inputs in units of their scale, float64 [G, R, K]."""
         return self._weight[:, :, inputs].to(torch.float64) / self._scale
+
+    def factors(self, inputs: slice) -> torch.Tensor | None:
+        """Returns the integer factors of some inputs [G, R, K], None without groups of weights."""
+        if self._factors is None:
+            return None
+        return self._factors.reshape(self.groups, -1, self.inputs)[:, :, inputs]
 
     def set_codes(self, codes: torch.Tensor) -> None:
         """Replaces the integer weights by others, [G, R, K]."""

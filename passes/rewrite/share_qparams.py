@@ -83,9 +83,9 @@ class ShareQparams(Pass):
         return True
 
     def _intent(self, node: fx.Node, other: str | None, types: dict[str, QType]) -> Intent:
-        fixed = fixed_output(node)
-        if fixed is not None:
-            return Fixed(*fixed)
+        if fixed_output(node) is not None:
+            qtype = types[node.name]
+            return Fixed(qtype.tensor_scale, qtype.tensor_zero_point, qtype.bits)
         if other is not None and types[node.name] == types[other]:
             return SharedWith(other)
         return Spec(self.bits, symmetric=self.symmetric)
@@ -119,13 +119,17 @@ class ShareQparams(Pass):
             waiting = [c for c, price in zip(waiting, prices, strict=True) if price > least]
 
     def _fits(self, names: Iterable[str], values: dict[str, fx.Node]) -> bool:
-        """Says whether values can share: no two fixed parameters, and a range that these hold."""
-        fixed = _fixed_of(names, values)
+        """Says whether values can share: the same bits, and a range that a fixed type holds."""
+        asked = [self._wanted(values[name]) for name in names]
+        if len(set(asked)) > 1:
+            return False
+        bits, _ = asked[0]
+        fixed = _fixed_of(names, values, bits)
         if len(fixed) != 1:
             return not fixed
         ((scale, zero_point),) = fixed
         hull = self._hull(names, values)
-        lowest, highest = integer_limits(self.bits)
+        lowest, highest = integer_limits(bits)
         low, high = (lowest - zero_point - 0.5) * scale, (highest - zero_point + 1) * scale
         return low <= hull.lo and hull.hi <= high
 
@@ -137,7 +141,8 @@ class ShareQparams(Pass):
         return hull.with_zero()
 
     def _group(self, names: list[str], values: dict[str, fx.Node]) -> dict[str, QType]:
-        fixed = _fixed_of(names, values)
+        bits, symmetric = self._asked(names, values)
+        fixed = _fixed_of(names, values, bits)
         if len(fixed) > 1:
             (one, name_one), (two, name_two) = sorted(
                 ((f, n) for f, n in fixed.items()), key=lambda item: item[1]
@@ -150,7 +155,6 @@ class ShareQparams(Pass):
                 source=origin_of(values[name_one]).source,
                 remedy="fix only one of them, or separate them by an operator that requantizes",
             )
-        bits, symmetric = self._asked(names, values)
         if fixed:
             ((scale, zero_point),) = fixed
         else:
@@ -161,9 +165,8 @@ class ShareQparams(Pass):
         """Returns the bits and the symmetry that earlier passes asked for, or the pass's own."""
         asked: dict[tuple[int, bool], str] = {}
         for name in sorted(names):
-            intent = quant_of(values[name]).intent
-            if isinstance(intent, Spec):
-                asked.setdefault((intent.bits, intent.symmetric), name)
+            if isinstance(quant_of(values[name]).intent, Spec):
+                asked.setdefault(self._wanted(values[name]), name)
         if len(asked) > 1:
             first, second = sorted(asked.values())[:2]
             raise QCompilerError(
@@ -174,6 +177,13 @@ class ShareQparams(Pass):
                 remedy="ask for the same bits and symmetry, or separate the two",
             )
         return next(iter(asked), (self.bits, self.symmetric))
+
+    def _wanted(self, node: fx.Node) -> tuple[int, bool]:
+        """Returns the bits and the symmetry of one value by its intent, or the pass's own."""
+        intent = quant_of(node).intent
+        if isinstance(intent, Spec):
+            return intent.bits, intent.symmetric or self.symmetric
+        return self.bits, self.symmetric
 
     def _widen_sums(
         self, groups: nx.Graph[str], values: dict[str, fx.Node], types: dict[str, QType]
@@ -188,7 +198,7 @@ class ShareQparams(Pass):
             for node in sums:
                 least = max(types[o.name].tensor_scale for o in value_operands(node)) / 255
                 own, group = types[node.name], nx.node_connected_component(groups, node.name)
-                if own.tensor_scale < least and not _fixed_of(group, values):
+                if own.tensor_scale < least and not _fixed_of(group, values, own.bits):
                     stable = False
                     wider = QType(own.bits, (least,), own.zero_point)
                     for name in group:
@@ -218,13 +228,21 @@ def constraints_of(values: Iterable[fx.Node]) -> Iterator[Constraint]:
             yield Constraint(node.name, operand.name, hard=op.sharing == "hard")
 
 
-def _fixed_of(names: Iterable[str], values: dict[str, fx.Node]) -> dict[tuple[float, int], str]:
-    """Returns the distinct fixed parameters among values, each with the first value's name."""
+def _fixed_of(
+    names: Iterable[str], values: dict[str, fx.Node], bits: int
+) -> dict[tuple[float, int], str]:
+    """Returns the distinct fixed parameters among values, each with the first value's name.
+
+    Those that a function's meaning fixes are for 8 bits; fewer bits have larger steps.
+    """
     found: dict[tuple[float, int], str] = {}
     for name in sorted(names):
         intent = quant_of(values[name]).intent
         absorbed = absorbing_clamp(values[name]) is not None
         fixed = None if absorbed else fixed_output(values[name])
+        if fixed is not None:
+            step = 2.0 ** (8 - bits)
+            fixed = (fixed[0] * step, round(fixed[1] / step))
         if isinstance(intent, Fixed):
             fixed = (intent.scale, intent.zero_point)
         if fixed is not None:

@@ -9,12 +9,16 @@ from qcompiler.ir.qtypes import PER_TENSOR, Granularity
 
 @dataclass(frozen=True)
 class Spec:
-    """The value gets parameters of its own, from its range."""
+    """The value gets parameters of its own, from its range.
+
+    ``pinned`` says that the user asked for just these: no pass chooses others.
+    """
 
     bits: int = 8
     signed: bool = True
     symmetric: bool = False
     granularity: Granularity = PER_TENSOR
+    pinned: bool = False
 
 
 @dataclass(frozen=True)
@@ -44,9 +48,13 @@ class Fixed:
 
 @dataclass(frozen=True)
 class KeepFloat:
-    """The value stays in floating point, for the stated reason."""
+    """The value stays in floating point, for the stated reason.
+
+    ``pinned`` says that the user asked for it, so that it is no error where islands are.
+    """
 
     reason: str
+    pinned: bool = False
 
 
 Intent = Spec | SharedWith | DerivedFrom | Fixed | KeepFloat

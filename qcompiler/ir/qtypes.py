@@ -10,10 +10,12 @@ import torch
 
 @dataclass(frozen=True)
 class Granularity:
-    """How many scales a value has: one, one per index of an axis, or one per group along an axis.
+    """How many scales a value has: one, one per index of an axis, or two levels of them.
 
-    ``axis`` is None for one scale per tensor; ``group`` is the number of elements that share a
-    scale along ``axis``, None when each index of the axis has its own.
+    ``axis`` is None for one scale per tensor. With ``group`` each run of so many neighbouring
+    elements of an index of the axis, the last one maybe shorter, has an integer factor beside the
+    scale of the index. Factors are contained in the integers, which are then multiples of them; the
+    bits of a type are those of the codes without them.
     """
 
     axis: int | None = None

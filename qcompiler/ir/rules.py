@@ -248,13 +248,13 @@ def _consistent_quant(node: fx.Node) -> str | None:
 
 def qtype_problem(qtype: QType, shape: tuple[Any, ...]) -> str | None:
     """Returns what is wrong with the QType of a value of the given shape, None when nothing is."""
-    count, axis, group = 1, qtype.granularity.axis, qtype.granularity.group
+    count, axis = 1, qtype.granularity.axis
     if axis is not None:
         if not -len(shape) <= axis < len(shape):
             return f"is quantized along axis {axis} and has {len(shape)} dimensions"
         if not isinstance(shape[axis], int):
             return f"is quantized along axis {axis}, whose size varies"
-        count = shape[axis] if group is None else len(qtype.scale)
+        count = shape[axis]
     if not len(qtype.scale) == len(qtype.zero_point) == count:
         lengths = f"{len(qtype.scale)} scales and {len(qtype.zero_point)} zero points"
         return f"has {lengths} where {count} belong"

@@ -16,6 +16,7 @@ def round_with_feedback(
     limit: int,
     damping: float = 0.01,
     block: int = 32,
+    steps: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Rounds weight by weight and lets those still to come make up for each rounding error.
 
@@ -29,9 +30,11 @@ def round_with_feedback(
         limit: largest magnitude of a code.
         damping: what is added to the diagonal of the moments, as a part of its mean.
         block: number of weights between two updates of all later ones.
+        steps: [G, R, K], what one more of a code adds to each weight; None for 1 (static groups:
+            the factors of groups stay those that were chosen before).
 
     Returns:
-        int8 codes [G, R, K] in [-limit, limit].
+        int8 [G, R, K], codes in [-limit, limit] times the steps.
     """
     power = moments.diagonal(dim1=1, dim2=2)
     order = power.argsort(dim=1, descending=True, stable=True)
@@ -40,13 +43,19 @@ def round_with_feedback(
     index = order[:, :, None].expand_as(inputs_first)
     real = inputs_first.gather(1, index)
     moved, codes = real.clone(), torch.empty_like(real)
+    if steps is not None:
+        steps = steps.to(real.dtype).transpose(1, 2).gather(1, index)
     count = real.shape[1]
     for start in range(0, count, block):
         stop = min(start + block, count)
         errors = torch.empty_like(real[:, start:stop])
         for k in range(start, stop):
             error = errors[:, k - start]
-            torch.round(moved[:, k], out=codes[:, k]).clamp_(-limit, limit)
+            if steps is None:
+                torch.round(moved[:, k], out=codes[:, k]).clamp_(-limit, limit)
+            else:
+                torch.round(moved[:, k] / steps[:, k], out=codes[:, k]).clamp_(-limit, limit)
+                codes[:, k].mul_(steps[:, k])
             torch.sub(real[:, k], codes[:, k], out=error)
             moved[:, k + 1 : stop].addcmul_(gains[:, k + 1 : stop, k, None], error[:, None])
         moved[:, stop:].baddbmm_(gains[:, stop:, start:stop], errors)

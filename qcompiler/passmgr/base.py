@@ -13,6 +13,7 @@ from qcompiler.ir.stages import Stage
 if TYPE_CHECKING:
     from qcompiler.passmgr.context import PassContext
     from qcompiler.passmgr.statistics import StatisticRequest
+    from qcompiler.target.base import Target
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,13 @@ class Pass(ABC):
     @abstractmethod
     def run(self, graph: QGraph, context: PassContext) -> bool:
         """Changes the graph in place; returns whether it did."""
+
+    def check(self, target: Target) -> None:  # noqa: B027  # most passes suit every target
+        """Refuses options that a target cannot run; compile() asks before any other work.
+
+        Raises:
+            QCompilerError: with what the target runs.
+        """
 
     def statistics(self, graph: QGraph) -> Sequence[StatisticRequest]:
         """Returns what the pass wants observed in the one calibration run that precedes it."""

@@ -32,7 +32,9 @@ class PassContext:
     ``requests`` holds what later passes of the pipeline want observed; ``statistics`` what the
     calibration run found; ``notes`` collects remarks of passes for the report. ``float_weights``
     holds what quantize-weights replaced, by the name of the node that reads the integer weight: a
-    later pass that chooses the integers anew needs it, and nothing after the compile does.
+    later pass that chooses the integers anew needs it, and nothing after the compile does;
+    ``weight_factors`` holds the integer factor of each weight, by the same name, where groups of a
+    channel have factors (numerics/groups.py).
     ``threads`` is how many threads may work on samples at a time; no result depends on it.
     """
 
@@ -45,6 +47,7 @@ class PassContext:
     statistics: Statistics = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     float_weights: dict[str, torch.Tensor] = field(default_factory=dict)
+    weight_factors: dict[str, torch.Tensor] = field(default_factory=dict)
     analyses: AnalysisCache = field(default_factory=AnalysisCache)
 
     def analysis(self, analysis: Analysis[Result], graph: QGraph) -> Result:

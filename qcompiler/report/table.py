@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass, replace
 from io import StringIO
 from typing import Any
 
+import torch
 from rich.console import Console
 from rich.table import Table
 from torch import fx
 
 from qcompiler.ir.annotations import origin_of, quant_of, type_of
 from qcompiler.ir.graph import QGraph, arguments, operator_of
+from qcompiler.ir.qtypes import QType
 from qcompiler.ir.queries import is_island
 from qcompiler.report.counts import EXAMPLE, bytes_moved, example_sizes, macs_of
 from qcompiler.target.base import VIEW
@@ -163,10 +165,21 @@ def _row(node: fx.Node, graph: QGraph, kernel: str, sqnr: float | None) -> Row:
 
 
 def _bits(node: fx.Node, graph: QGraph) -> str:
-    own = type_of(node).dtype
+    """Returns the bits of the weight, with the size of its groups, and of the result."""
+    own, qtype = type_of(node).dtype, quant_of(node).qtype
     width = f"a{own.itemsize * 8}" if not own.is_floating_point else "f32"
-    options = arguments(node)
-    return f"w8{width}" if isinstance(options.get("weight"), fx.Node) else width
+    if own == torch.int8 and qtype is not None:
+        width = f"a{qtype.bits}"
+    weights = [arguments(node).get(name) for name in ("weight", "dw_weight")]
+    held = [quant_of(w).qtype for w in weights if isinstance(w, fx.Node)]
+    return "+".join(dict.fromkeys(map(_weight_bits, held))) + width
+
+
+def _weight_bits(qtype: QType | None) -> str:
+    if qtype is None:
+        return "w8"
+    group = qtype.granularity.group
+    return f"w{qtype.bits}" if group is None else f"w{qtype.bits}g{group}"
 
 
 def _default_reason(name: str) -> str:

@@ -132,6 +132,9 @@ class Target(ABC):
     The class variables are the datasheet: ``accumulator`` the type of sums, ``rounding`` that of
     requantization, ``storage`` how values lie in memory, ``ops`` one line per operator.
     ``has_choices`` says whether kernels leave something open that ``tune`` can measure.
+    ``weight_bits``, ``group_sizes`` and ``activation_bits`` are the widths that programs may have;
+    ``packed_weight_bits`` are those that kernels read from memory at their width, weights of others
+    are unpacked to int8 when a program is built or loaded.
     """
 
     name: ClassVar[str]
@@ -142,6 +145,10 @@ class Target(ABC):
     storage: ClassVar[str] = "i8, in logical order"
     pipeline: ClassVar[str] = "default"
     has_choices: ClassVar[bool] = False
+    weight_bits: ClassVar[tuple[int, ...]] = (2, 3, 4, 5, 6, 8)
+    group_sizes: ClassVar[tuple[int, ...]] = (32, 64, 128)
+    activation_bits: ClassVar[tuple[int, ...]] = (4, 8)
+    packed_weight_bits: ClassVar[tuple[int, ...]] = ()
 
     @classmethod
     def facts(cls) -> Mapping[str, str]:

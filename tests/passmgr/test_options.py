@@ -64,7 +64,7 @@ def instances(draw: st.DrawFn, classes: list[type[Any]]) -> Any:
     options = {f.name: draw(values_of(hints[f.name])) for f in fields(cls) if draw(st.booleans())}
     try:
         return cls(**options)
-    except ValueError:
+    except (ValueError, QCompilerError):
         return cls()
 
 

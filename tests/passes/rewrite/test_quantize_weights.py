@@ -10,7 +10,9 @@ from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import qtype_of, update_quant
 from qcompiler.ir.graph import QGraph, argument, is_call
 from qcompiler.ir.intent import Spec
+from qcompiler.ir.qtypes import Granularity
 from qcompiler.ir.stages import Stage
+from qcompiler.numerics.bitpack import pack_weight
 from qcompiler.passes.rewrite.quantize_weights import QuantizeWeights
 from qcompiler.testing import check_ir
 from tests.passes.lowering.models import Function
@@ -140,3 +142,31 @@ def test_the_float_weight_is_dropped() -> None:
     graph, _ = quantized(nn.Sequential(conv(), nn.ReLU(), nn.Flatten(), nn.Linear(96, 3)))
     held = [graph.constant(n) for n in graph.nodes if n.op == "get_attr"]
     assert not [t for t in held if t.dtype == torch.float32 and t.dim() > 1]
+
+
+@pytest.mark.parametrize("bits", [2, 3, 4, 5, 6])
+def test_groups_of_a_channel_have_factors_of_their_own(bits: int) -> None:
+    layer = conv()
+    layer.weight.data[:, 2:] *= 0.1
+    noise = {}
+    for options in (f"{{bits={bits}}}", f"{{bits={bits} group=16}}"):
+        graph, ((codes, scale),) = quantized(nn.Sequential(layer), options=options)
+        weight = next(n for n in graph.nodes if n.op == "get_attr" and "_i" in str(n.target))
+        real = codes * scale.view(-1, 1, 1, 1)
+        noise[qtype_of(weight).granularity.group] = float(
+            (real - layer.weight.detach()).square().sum()
+        )
+        assert qtype_of(weight).bits == bits
+    assert int(codes.abs().max()) <= 127
+    packed = pack_weight(codes, bits, 16)
+    assert packed is not None
+    assert packed.factors is not None
+    assert packed.factors.shape == (6, 3)  # 36 inputs: two groups of 16 and a tail of 4
+    assert noise[16] < noise[None]
+
+
+def test_one_group_for_all_inputs_is_a_scale_per_channel() -> None:
+    graph, _ = quantized(nn.Sequential(conv()), options="{bits=4 group=36}")
+    assert [qtype_of(n).granularity for n in graph.nodes if "_i4" in str(n.target)] == [
+        Granularity(0)
+    ]

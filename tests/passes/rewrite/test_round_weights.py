@@ -44,7 +44,9 @@ def correlated(count: int = 32, seed: int = 0) -> Tensor:
     return F.relu(F.conv2d(base, mix) + 0.05 * torch.randn(count, 8, 12, 12, generator=generator))
 
 
-def quantized(model: nn.Module, images: Tensor) -> tuple[QGraph, PassContext]:
+def quantized(
+    model: nn.Module, images: Tensor, pipeline: str = QUANTIZE
+) -> tuple[QGraph, PassContext]:
     """Captures a model and quantizes its weights to the nearest codes."""
     generator = torch.Generator().manual_seed(1)
     for parameter in model.parameters():
@@ -56,7 +58,7 @@ def quantized(model: nn.Module, images: Tensor) -> tuple[QGraph, PassContext]:
     )
     data.bind(graph)
     context = PassContext(data=data)
-    Pipeline.parse(QUANTIZE).run(graph, context)
+    Pipeline.parse(pipeline).run(graph, context)
     return graph, context
 
 
@@ -102,6 +104,24 @@ def test_results_err_less_than_with_nearest_rounding(name: str) -> None:
     fresh = fresh if name != "linear" else fresh.permute(0, 2, 3, 1)
     assert noise(graph, model, images) < nearest / 1.6
     assert noise(graph, model, fresh) < nearest / 1.4
+
+
+@pytest.mark.parametrize("method", ["gptq", "squant"])
+@pytest.mark.parametrize("bits", [2, 3, 4, 6])
+def test_weights_of_groups_stay_multiples_of_their_factors(bits: int, method: str) -> None:
+    model, images = LAYERS["conv 3x3"], correlated()
+    pipeline = f"{QUANTIZE}{{bits={bits} group=16}}"
+    graph, context = quantized(model, images, pipeline)
+    nearest, (before,) = noise(graph, model, images), codes_of(graph)
+    Pipeline.parse(f"round-weights{{method={method}}}").run(graph, context)
+    (codes,) = codes_of(graph)
+    (factors,) = context.weight_factors.values()
+    assert int(factors.max()) > 1
+    assert not torch.equal(codes, before)
+    assert not bool((codes % factors).any())
+    assert int((codes // factors).abs().max()) <= 2 ** (bits - 1) - 1
+    if method == "gptq":
+        assert noise(graph, model, images) < nearest / 1.4
 
 
 @pytest.mark.parametrize("tile", [256, 32])
