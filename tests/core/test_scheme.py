@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import Any
+
 import pytest
 from torch import nn
 
@@ -10,10 +13,11 @@ from qcompiler.cli_inputs import read_overrides
 from qcompiler.errors import QCompilerError
 
 
-def unread() -> object:
-    """Yields calibration data that nothing may ask for."""
-    raise AssertionError
-    yield
+class Unread:
+    """Calibration data that nothing may ask for."""
+
+    def __iter__(self) -> Iterator[Any]:
+        raise AssertionError
 
 
 @pytest.mark.parametrize(
@@ -30,7 +34,7 @@ def unread() -> object:
 )
 def test_what_cannot_run_is_told_before_the_work(options: dict[str, object], code: str) -> None:
     with pytest.raises(QCompilerError, match=code):
-        qcompiler.compile(nn.Linear(2, 2), unread(), **options)  # type: ignore[arg-type]  # options
+        qcompiler.compile(nn.Linear(2, 2), Unread(), **options)  # type: ignore[arg-type]  # options
 
 
 def test_rules_of_the_command() -> None:

@@ -26,7 +26,8 @@ class Block(nn.Module):
         self.conv, self.act = nn.Conv2d(8, 8, 3, padding=1), nn.ReLU6()
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.act(self.conv(x))
+        y: Tensor = self.act(self.conv(x))
+        return x + y
 
 
 class Net(nn.Module):
@@ -37,7 +38,8 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(torch.sigmoid(self.stem(x)))
-        return self.head(x.mean((2, 3)))  # the line of the head
+        x = self.head(x.mean((2, 3)))  # the line of the head
+        return x
 
 
 @pytest.fixture(scope="module")
@@ -151,7 +153,8 @@ def test_tied_weights_get_one_width() -> None:
             self.two.weight = self.one.weight
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.two(torch.relu(self.one(x)))
+            y: Tensor = self.two(torch.relu(self.one(x)))
+            return y
 
     graph = capture(Tied(), (torch.randn(2, 8),))
     Pipeline.parse(pipelines.NORMALIZE).run(graph, PassContext())
