@@ -27,6 +27,10 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "cortex-m33": "qcompiler.backends.arm.cortex_m:CortexM33",
         "cortex-m55": "qcompiler.backends.arm.cortex_m:CortexM55",
         "cpu": "qcompiler.backends.cpu.target:CpuTarget",
+        "cuda-sm80": "qcompiler.backends.cuda.target:Sm80Target",
+        "cuda-sm86": "qcompiler.backends.cuda.target:Sm86Target",
+        "cuda-sm89": "qcompiler.backends.cuda.target:Sm89Target",
+        "cuda-sm90": "qcompiler.backends.cuda.target:Sm90Target",
         "reference": "qcompiler.backends.reference.target:ReferenceTarget",
     },
 }

@@ -15,7 +15,7 @@ from qcompiler.ir.types import Dim, evaluate_dim, symbol
 
 
 def check_inputs(
-    graph: QGraph, inputs: Sequence[Any], *, may_be_empty: bool = False
+    graph: QGraph, inputs: Sequence[Any], *, may_be_empty: bool = False, device: str = "cpu"
 ) -> dict[str, int]:
     """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
 
@@ -43,7 +43,7 @@ def check_inputs(
             found = f"{given.dtype} of shape {tuple(given.shape)}"
             problem = f"input {name} is {found}"
             raise rejection(problem, expected, name)
-        if given.device.type != "cpu":
+        if given.device.type != device:
             problem = f"input {name} is on {given.device}"
             raise rejection(problem, expected, name)
         for size, dim in zip(given.shape, kind.shape, strict=True):

@@ -1,0 +1,243 @@
+"""Lowering of convolution, linear and matmul."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import prod
+from typing import Any
+
+import torch
+
+from qcompiler.backends.cuda.choices import Tile, default_tile, power_at_least
+from qcompiler.backends.cuda.launch import Constant, Pointer, Stride
+from qcompiler.backends.cuda.lower_elementwise import limits, shift_facts
+from qcompiler.backends.cuda.lower_movement import copy, plain_strides
+from qcompiler.backends.cuda.op_lowering import OpLowering
+from qcompiler.backends.native.packing import fold_zero_point
+
+# Rows that gemv computes one by one; more of them go through the matrix units.
+GEMV_ROWS = 2
+_NO_ADD = (0, 0, 0, 0, 1, 0, 0, 0)
+
+
+def lower_conv2d(op: OpLowering) -> None:
+    """Lowers conv2d and conv2d_requant."""
+    weight, groups = op.constant("weight"), op.args["groups"]
+    channels_out, depth_channels, kernel_h, kernel_w = weight.shape
+    n, channels, height, width = op.shape_of("x")
+    _, _, out_height, out_width = op.shape
+    stride, padding, dilation = (op.args[name] for name in ("stride", "padding", "dilation"))
+    geometry: dict[str, Constant] = {
+        **{"CHANNELS": channels, "HEIGHT": height, "WIDTH": width},
+        **{"OUT_HEIGHT": out_height, "OUT_WIDTH": out_width},
+        **{"KERNEL_H": kernel_h, "KERNEL_W": kernel_w},
+        **{"STRIDE_H": stride[0], "STRIDE_W": stride[1]},
+        **{"DILATION_H": dilation[0], "DILATION_W": dilation[1]},
+        **{"PAD_TOP": padding[0], "PAD_LEFT": padding[2]},
+        "PAD_VALUE": int(op.args["x_zero_point"]),
+    }
+    pixels = n * out_height * out_width
+    if groups == channels == channels_out and "multiplier" in op.args:
+        _lower_depthwise(op, geometry, pixels)
+        return
+    packed = weight.permute(0, 2, 3, 1).reshape(channels_out, -1)
+    _lower_product(op, packed, geometry, pixels, groups, depth_channels)
+
+
+def lower_linear(op: OpLowering) -> None:
+    """Lowers linear and linear_requant: a 1x1 convolution over all but the last dimension."""
+    weight = op.constant("weight")
+    shape = op.shape_of("x")
+    rows, depth = prod(shape[:-1]), shape[-1]
+    if len(shape) == 4:
+        _lower_linear_of_images(op, weight)
+        return
+    if rows <= GEMV_ROWS:
+        _lower_gemv(op, weight, rows)
+        return
+    _lower_product(op, weight, _point(depth, int(op.args["x_zero_point"])), rows, 1, depth)
+
+
+def _point(channels: int, pad_value: int) -> dict[str, Constant]:
+    """Returns the geometry of a 1x1 convolution of images of one pixel."""
+    ones = ("HEIGHT", "WIDTH", "OUT_HEIGHT", "OUT_WIDTH", "KERNEL_H", "KERNEL_W")
+    steps = ("STRIDE_H", "STRIDE_W", "DILATION_H", "DILATION_W")
+    geometry: dict[str, Constant] = dict.fromkeys((*ones, *steps), 1)
+    return geometry | {"CHANNELS": channels, "PAD_TOP": 0, "PAD_LEFT": 0, "PAD_VALUE": pad_value}
+
+
+def _lower_linear_of_images(op: OpLowering, weight: torch.Tensor) -> None:
+    """Lowers linear over rank 4, stored as NHWC: the last logical dimension is the width.
+
+    The operand is read, and the result and a residual are kept, in logical order on the way.
+    """
+    x_shape, out_shape = op.shape_of("x"), op.shape
+    staged_x = op.scratch(prod(x_shape), torch.int8)
+    copy(op, op.tensor("x"), staged_x, x_shape, op.strides_of("x"), plain_strides(x_shape))
+    pointers: dict[str, Pointer] = {"x": staged_x}
+    residual = op.args.get("residual")
+    if residual is not None:
+        staged = op.scratch(prod(out_shape), torch.int8)
+        copy(op, op.tensor(residual), staged, out_shape, op.strides, plain_strides(out_shape))
+        pointers["residual"] = staged
+    pointers["out"] = op.scratch(prod(out_shape), op.type.dtype)
+    geometry = _point(x_shape[-1], int(op.args["x_zero_point"]))
+    rows = prod(x_shape[:-1])
+    _lower_product(op, weight, geometry, rows, 1, x_shape[-1], pointers)
+    copy(op, pointers["out"], op.out, out_shape, plain_strides(out_shape), op.strides)
+
+
+def _epilogue(
+    op: OpLowering, weight: torch.Tensor, pointers: Mapping[str, Pointer]
+) -> tuple[dict[str, Pointer | Stride | int], dict[str, Constant]]:
+    """Returns the arguments and constants behind the sums of a product with weights."""
+    folded = fold_zero_point(
+        weight.numpy(), op.constant("bias").numpy(), int(op.args["x_zero_point"]), 0
+    )
+    bias = op.packed(torch.from_numpy(folded))
+    out = pointers.get("out", op.out)
+    if "multiplier" not in op.args:
+        unused: dict[str, Pointer | Stride | int] = dict.fromkeys(
+            ("multiplier", "shift", "table", "residual"), bias
+        )
+        nothing: dict[str, Constant] = {
+            **dict.fromkeys(("ZERO_POINT", "QMIN", "QMAX"), 0),
+            **dict.fromkeys(("SATURATES", "HIGH", "HAS_TABLE", "HAS_RESIDUAL"), False),
+            **{"ADD": _NO_ADD, "RAW": True},
+        }
+        return {**unused, "bias": bias, "out": out}, nothing
+    shape = (weight.shape[0],)
+    multiplier = op.constant("multiplier").reshape(-1).expand(shape)
+    shift = op.constant("shift").reshape(-1).expand(shape)
+    table, residual = op.args.get("table"), op.args.get("residual")
+    places: dict[str, Pointer | Stride | int] = {
+        **{"bias": bias, "out": out},
+        **{"multiplier": op.int32(multiplier), "shift": op.int32(shift)},
+        "table": bias if table is None else op.packed(op.constant("table").reshape(-1)),
+        "residual": bias,
+    }
+    if residual is not None:
+        places["residual"] = pointers.get("residual", op.tensor(residual))
+    constants: dict[str, Constant] = {
+        **limits(op),
+        **shift_facts(shift),
+        **{"HAS_TABLE": table is not None, "HAS_RESIDUAL": residual is not None},
+        "ADD": _NO_ADD if residual is None else tuple(int(v) for v in op.args["add"]),
+        "RAW": False,
+    }
+    return places, constants
+
+
+def _lower_product(
+    op: OpLowering,
+    weight: torch.Tensor,
+    geometry: Mapping[str, Constant],
+    rows: int,
+    groups: int,
+    channels: int,
+    pointers: Mapping[str, Pointer] | None = None,
+) -> None:
+    columns, depth = weight.shape[0] // groups, weight.shape[1]
+    places, constants = _epilogue(op, weight, pointers or {})
+    tile = op.tile or default_tile(rows, columns, depth, channels, op.architecture)
+    tiles = -(-rows // tile.block_m) * -(-columns // tile.block_n)
+    split = tile.split_k if tile.split_k > 1 else 1
+    partial = arrivals = places["bias"]
+    if split > 1:
+        partial, arrivals = op.zeroed(rows * weight.shape[0]), op.zeroed(tiles * groups)
+    op.launch(
+        "conv2d_s8",
+        (tiles, groups, split),
+        {
+            "x": (pointers or {}).get("x", op.tensor("x")),
+            "weight": op.packed(weight.to(torch.int8)),
+            **places,
+            **{"partial": partial, "arrivals": arrivals, "rows": rows},
+        },
+        {
+            **geometry,
+            **{"GROUP_CHANNELS": channels, "GROUP_OUT": columns, "OUT_CHANNELS": weight.shape[0]},
+            **constants,
+            **tile_constants(tile),
+        },
+        num_warps=tile.num_warps,
+        num_stages=tile.num_stages,
+    )
+
+
+def tile_constants(tile: Tile) -> dict[str, Constant]:
+    """Returns the constants of a product's kernel that say how it is cut."""
+    names = ("block_m", "block_n", "block_k", "group_m", "split_k")
+    return {name.upper(): getattr(tile, name) for name in names}
+
+
+def _lower_gemv(op: OpLowering, weight: torch.Tensor, rows: int) -> None:
+    columns, depth = weight.shape
+    places, constants = _epilogue(op, weight, {})
+    block_k = power_at_least(depth, 64, 512)
+    block_n = max(1, 4096 // block_k) if columns >= 4 * op.architecture.multiprocessors else 4
+    op.launch(
+        "gemv_s8",
+        (-(-columns // block_n), rows),
+        {"x": op.tensor("x"), "weight": op.packed(weight.to(torch.int8)), **places},
+        {
+            **{"DEPTH": depth, "OUT_CHANNELS": columns},
+            **constants,
+            **{"BLOCK_N": block_n, "BLOCK_K": block_k},
+        },
+    )
+
+
+def _lower_depthwise(op: OpLowering, geometry: Mapping[str, Constant], pixels: int) -> None:
+    weight = op.constant("weight")
+    channels = weight.shape[0]
+    places, constants = _epilogue(op, weight, {})
+    del constants["RAW"]
+    taps = weight.reshape(channels, -1).t().contiguous()
+    block_c = power_at_least(channels, 16, 128)
+    block_p = max(1, 1024 // block_c)
+    op.launch(
+        "depthwise_s8",
+        (-(-pixels // block_p), -(-channels // block_c)),
+        {"x": op.tensor("x"), "weight": op.packed(taps.to(torch.int8)), **places, "pixels": pixels},
+        {**geometry, **constants, "BLOCK_P": block_p, "BLOCK_C": block_c},
+    )
+
+
+def lower_matmul(op: OpLowering) -> None:
+    """Lowers matmul and matmul_requant at the strides of what is stored."""
+    shape, out = op.shape, op.strides
+    rows, columns, depth = shape[-2], shape[-1], op.shape_of("a")[-1]
+    constants: dict[str, Constant] = {
+        **{"BATCH": shape[:-2], "OUT_BATCH": out[:-2]},
+        **{"A_BATCH": _batch_strides(op, "a"), "B_BATCH": _batch_strides(op, "b")},
+        **{"A_ZERO": int(op.args["a_zero_point"]), "B_ZERO": int(op.args["b_zero_point"])},
+    }
+    a, b = op.strides_of("a"), op.strides_of("b")
+    places: dict[str, Any] = {"a": op.tensor("a"), "b": op.tensor("b"), "out": op.out}
+    places |= {"rows": rows, "columns": columns, "depth": depth}
+    places |= {"a_row": a[-2], "a_depth": a[-1], "b_depth": b[-2], "b_column": b[-1]}
+    places |= {"out_row": out[-2], "out_column": out[-1]}
+    if "multiplier" in op.args:
+        both = (op.constant(name).reshape(-1) for name in ("multiplier", "shift"))
+        multiplier, shift = torch.broadcast_tensors(*both)
+        constants |= {"PER_COLUMN": multiplier.numel() > 1, "RAW": False}
+        constants |= {**limits(op), **shift_facts(shift)}
+        places |= {"multiplier": op.int32(multiplier), "shift": op.int32(shift)}
+    else:
+        constants |= {"PER_COLUMN": False, "RAW": True, "SATURATES": False, "HIGH": False}
+        constants |= dict.fromkeys(("ZERO_POINT", "QMIN", "QMAX"), 0)
+        places |= dict.fromkeys(("multiplier", "shift"), op.out)
+    block_m, block_n = power_at_least(rows, 16, 64), power_at_least(columns, 16, 64)
+    block_k = power_at_least(depth, 32, 64)
+    tiles = -(-rows // block_m) * -(-columns // block_n)
+    constants |= {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}
+    op.launch("matmul_s8", (tiles, prod(shape[:-2])), places, constants, num_stages=2)
+
+
+def _batch_strides(op: OpLowering, name: str) -> tuple[int, ...]:
+    """Returns the strides of an operand's matrices, 0 where they are broadcast."""
+    shape, strides = op.shape_of(name)[:-2], op.strides_of(name)[:-2]
+    missing = len(op.shape) - 2 - len(shape)
+    own = (0 if size == 1 else step for size, step in zip(shape, strides, strict=True))
+    return (*([0] * missing), *own)
