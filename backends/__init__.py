@@ -27,6 +27,7 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "cortex-m33": "qcompiler.backends.arm.cortex_m:CortexM33",
         "cortex-m55": "qcompiler.backends.arm.cortex_m:CortexM55",
         "cpu": "qcompiler.backends.cpu.target:CpuTarget",
+        "cuda": "qcompiler.backends.cuda.target:CudaTarget",
         "cuda-sm80": "qcompiler.backends.cuda.target:Sm80Target",
         "cuda-sm86": "qcompiler.backends.cuda.target:Sm86Target",
         "cuda-sm89": "qcompiler.backends.cuda.target:Sm89Target",

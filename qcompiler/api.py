@@ -177,7 +177,7 @@ def resolve_target(target: str | Target) -> Target:
         QCompilerError: QC0506 for an unknown name, QC0502 or QC0508 for bad options.
     """
     if isinstance(target, Target):
-        return target
+        return target.resolved()
     if not isinstance(target, str):
         raise QCompilerError(
             "QC0506",
@@ -193,7 +193,7 @@ def resolve_target(target: str | Target) -> Target:
         )
     ((name, options),) = elements
     made: Target = build(registry.load(registry.TARGETS, name), options)  # type: ignore[arg-type]  # a Target subclass
-    return made
+    return made.resolved()
 
 
 def limit_memory(target: Target, memory: Mapping[str, int] | None) -> Target:

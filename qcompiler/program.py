@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -110,9 +111,10 @@ class Export:
 class Program:
     """A compiled model.
 
-    Calling it takes CPU tensors of the compiled types and returns what the model returns. Several
-    threads may call one program at the same time; ``num_threads`` is what one call may use. Floats
-    that are contiguous are read in place; other inputs are copied.
+    Calling it takes tensors of the compiled types on the target's device, which is the CPU but for
+    CUDA, and returns what the model returns. Several threads may call one program at the same time;
+    ``num_threads`` is what one call may use. Floats that are contiguous are read in place; other
+    inputs are copied.
     """
 
     def __init__(
@@ -182,11 +184,12 @@ class Program:
 
         Backends plan for at least one sample: without any there is nothing to run.
         """
-        sizes = check_inputs(self.graph, inputs, may_be_empty=True)
+        device = self._executable.device
+        sizes = check_inputs(self.graph, inputs, may_be_empty=True, device=device.type)
         if all(sizes.values()):
             run = self._executable.prepare(sizes)
         else:
-            run = partial(_run_nothing, self.graph, sizes)
+            run = partial(_run_nothing, self.graph, sizes, inputs[0].device if inputs else device)
         if len(self._prepared) >= _SIGNATURES:
             self._prepared.clear()
         self._prepared[signature_of(inputs)] = run
@@ -198,24 +201,30 @@ class Program:
         """Returns the inputs in order, those given by name after those given by place."""
         names = self.input_names
         open_names = names[len(inputs) :]
+        device = self._executable.device.type
         expected = ", ".join(f"{n}: {t}" for n, t in zip(names, self._input_types, strict=True))
         for name in named:
             if name in names and name not in open_names:
                 problem = f"input {name} is given twice"
-                raise rejection(problem, expected, name)
+                raise rejection(problem, expected, name, device)
             if name not in names:
                 problem = f"there is no input {name!r}; {nearest(name, names)}"
-                raise rejection(problem, expected)
+                raise rejection(problem, expected, device=device)
         for name in open_names:
             if name not in named:
                 problem = f"input {name} is missing"
-                raise rejection(problem, expected, name)
+                raise rejection(problem, expected, name, device)
         return (*inputs, *(named[name] for name in open_names))
 
     def reference(self, *inputs: torch.Tensor) -> Any:
-        """Runs the program in the reference interpreter, which defines its results."""
-        check_inputs(self.graph, inputs, may_be_empty=True)
-        return pack(self.graph.structure, self.graph.run(*inputs))
+        """Runs the program in the reference interpreter, which defines its results.
+
+        That computes on the CPU; results are on the device of the first input.
+        """
+        check_inputs(self.graph, inputs, may_be_empty=True, device=None)
+        results = self.graph.run(*(x.cpu() for x in inputs))
+        moved = [y.to(inputs[0].device) for y in results] if inputs else results
+        return pack(self.graph.structure, moved)
 
     def report(self) -> Report:
         """Returns one row per operator: what it became, why, its cost, and its error."""
@@ -233,9 +242,10 @@ class Program:
         inputs, with 1, 2 and 4 threads. When none are given, they are random, of batch 1 and of a
         batch that no number of threads divides.
         """
-        given = list(inputs) or self.example_inputs(seed)
-        check_inputs(self.graph, given)
-        others = [] if inputs or not self.graph.symbols else [self.example_inputs(seed, _ODD_BATCH)]
+        given = list(inputs) or self._random_inputs(seed, 1)
+        check_inputs(self.graph, given, device=None)
+        given = [x.cpu() for x in given]
+        others = [] if inputs or not self.graph.symbols else [self._random_inputs(seed, _ODD_BATCH)]
         return verify_executable(self.graph, self._executable, given, seed, others)
 
     def bench(self, *inputs: torch.Tensor, rounds: int = 20) -> BenchResult:
@@ -250,16 +260,18 @@ class Program:
         """
         rounds = check_rounds(rounds)
         given = list(inputs) or self.example_inputs(0)
-        sizes = check_inputs(self.graph, given)
-        calls: dict[str, Callable[[], object]] = {"int8": lambda: self(*given)}
-        model = self._float_model
+        device = self._executable.device
+        sizes = check_inputs(self.graph, given, device=device.type)
+        wait = self._executable.synchronize
+        calls: dict[str, Callable[[], object]] = {"int8": lambda: (self(*given), wait())}
+        model = _on(device, self._float_model)
         if model is not None:
-            calls = {"fp32": lambda: _without_grad(model, given), **calls}
+            calls = {"fp32": lambda: (_without_grad(model, given), wait()), **calls}
         timings = interleave(calls, rounds=rounds)
         spent = self._executable.time_ops(given, self._threads, max(3, rounds // 2))
         shape = tuple(given[0].shape) if given else ()
         sized = ", ".join(f"{name} {size}" for name, size in sizes.items())
-        at = ", ".join(filter(None, (sized, counted(self._threads, "thread"))))
+        at = ", ".join(filter(None, (sized, self._executable.place(self._threads))))
         report = self.report().measured(self.graph, spent, sizes, at)
         limits = self._executable.limits(self._threads)
         rates = _rates(report)
@@ -301,7 +313,14 @@ class Program:
         return Export(root, tuple(files), self._executable.memory())
 
     def example_inputs(self, seed: int, batch: int = 1) -> list[torch.Tensor]:
-        """Returns random inputs of the compiled types; dynamic dimensions get the given size."""
+        """Returns random inputs of the compiled types; dynamic dimensions get the given size.
+
+        They are on the device that a call takes them from.
+        """
+        device = self._executable.device
+        return [x.to(device) for x in self._random_inputs(seed, batch)]
+
+    def _random_inputs(self, seed: int, batch: int) -> list[torch.Tensor]:
         source = torch.Generator().manual_seed(seed)
         sizes = {n: min(max(batch, s.low), s.high) for n, s in self.graph.symbols.items()}
         return [torch.randn(t.bind(sizes), generator=source) for t in self._input_types]
@@ -317,10 +336,21 @@ def _rates(report: Report) -> tuple[OpRate, ...]:
 
 
 def _run_nothing(
-    graph: QGraph, sizes: Mapping[str, int], inputs: Sequence[torch.Tensor], threads: int
+    graph: QGraph,
+    sizes: Mapping[str, int],
+    device: torch.device,
+    inputs: Sequence[torch.Tensor],
+    threads: int,
 ) -> list[torch.Tensor]:
     """Runs an empty batch; a program answers each call with tensors of its own."""
-    return empty_results(graph, sizes)
+    return empty_results(graph, sizes, device)
+
+
+def _on(device: torch.device, model: Callable[..., Any] | None) -> Callable[..., Any] | None:
+    """Returns the float model, or a copy of it where the program runs on another device."""
+    if device.type == "cpu" or not isinstance(model, torch.nn.Module):
+        return model
+    return deepcopy(model).to(device)
 
 
 def _without_grad(model: Callable[..., Any], inputs: Sequence[torch.Tensor]) -> Any:

@@ -13,9 +13,9 @@ from typing import Any
 import torch
 
 from qcompiler.backends.cuda.architectures import Architecture
-from qcompiler.backends.cuda.kernel_table import kernel_of
+from qcompiler.backends.cuda.kernel_table import kernel
 from qcompiler.backends.cuda.launch import Launch, Stride
-from qcompiler.errors import QCompilerError
+from qcompiler.backends.cuda.starting import failed
 
 _TYPES = {
     torch.int8: "*i8",
@@ -83,18 +83,13 @@ def compile_launch(launch: Launch, architecture: Architecture) -> Compiled:
     signature, constants, attributes = _specialization(launch)
     attrs = {(place,): [["tt.divisibility", _ALIGNED]] for place in attributes}
     source = ASTSource(
-        fn=kernel_of(launch), signature=signature, constexprs=constants, attrs=attrs
+        fn=kernel(launch.kernel), signature=signature, constexprs=constants, attrs=attrs
     )
     target = GPUTarget("cuda", architecture.capability, 32)
     try:
         made = triton.compile(source, target=target, options=launch.options())
     except Exception as error:
-        raise QCompilerError(
-            "QC0843",
-            f"{launch.kernel} does not compile for {architecture.name}: {error}",
-            node=launch.node,
-            remedy=f"report it with these constants: {dict(launch.constants)}",
-        ) from error
+        raise failed(launch, architecture.name, error) from error
     cubin = made.asm["cubin"]
     usage = _tool("cuobjdump", cubin, ["--dump-resource-usage"])
     return Compiled(
@@ -115,7 +110,7 @@ def _specialization(launch: Launch) -> tuple[dict[str, str], dict[str, Any], lis
     signature: dict[str, str] = {}
     constants: dict[str, Any] = dict(launch.constants)
     aligned = []
-    for place, name in enumerate(kernel_of(launch).arg_names):
+    for place, name in enumerate(kernel(launch.kernel).arg_names):
         if name in launch.constants:
             signature[name] = "constexpr"
             continue

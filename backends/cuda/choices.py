@@ -1,10 +1,38 @@
-"""Tile sizes of products: the default for a shape, and the candidates that tuning measures."""
+"""Tile sizes of products: the candidates for a shape, ordered by a model of their time.
+
+Results do not depend on the tile. The model is a roofline: rounds of blocks over the
+multiprocessors, each as long as its products, its loads from the cache or its least latency take.
+Its constants are data-sheet numbers and estimates; tuning measures what it orders.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from math import sqrt
+from typing import TypeAlias
 
 from qcompiler.backends.cuda.architectures import Architecture
+
+# Share of the peak that large tiles reach, and the side of a square tile that reaches half of it.
+_REACHED, _HALF = 0.8, 40.0
+# Bandwidth of the cache of the second level over that of memory.
+_CACHE = 2.0
+# Seconds of one step along the depth where loads are not hidden; of a launch; of a part's sums.
+_STEP, _START, _PART = 0.6e-6, 2.0e-6, 1.5e-6
+_WARPS = 48  # of a multiprocessor, what registers leave room for
+_BLOCKS = (16, 32, 64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Product:
+    """The shape of a product: pixels, filters of a group, depth, and channels of a group."""
+
+    rows: int
+    columns: int
+    depth: int
+    channels: int
+    groups: int = 1
 
 
 @dataclass(frozen=True)
@@ -30,6 +58,15 @@ class Tile:
     num_stages: int = 3
 
 
+# Tiles by ``tile_key``.
+Tiles: TypeAlias = Mapping[str, Tile]
+
+
+def tile_key(node: str, rows: int) -> str:
+    """Returns the name of a product at a size: a node, and its number of pixels."""
+    return f"{node}@{rows}"
+
+
 def power_at_least(value: int, least: int, most: int) -> int:
     """Returns the smallest power of two that is no less than a value, within limits."""
     size = least
@@ -38,49 +75,69 @@ def power_at_least(value: int, least: int, most: int) -> int:
     return size
 
 
-def default_tile(rows: int, columns: int, depth: int, channels: int, arch: Architecture) -> Tile:
-    """Returns the tile for a product of ``rows`` x ``depth`` with ``columns`` filters.
+def candidates(product: Product, arch: Architecture) -> list[Tile]:
+    """Returns tiles for a product, the fastest by the model first."""
+    return sorted(set(_tiles(product, arch)), key=lambda t: (seconds(product, t, arch), repr(t)))
 
-    Blocks are as large as leaves one for each multiprocessor; where even the smallest leave many
-    idle, the depth is split.
 
-    Args:
-        rows: pixels.
-        columns: output channels of a group.
-        depth: kernel taps times channels of a group.
-        channels: of a group; steps along the depth stay inside one tap where they divide it.
-        arch: whose multiprocessors are to be busy.
-    """
-    block_k = 128 if channels % 128 == 0 else 64 if channels % 64 == 0 else 32
-    for block_m, block_n, warps in (
-        *((128, 256, 8), (128, 128, 8), (128, 64, 4)),
-        *((64, 128, 4), (64, 64, 4), (32, 64, 4), (16, 64, 4)),
-    ):
-        if block_m > max(16, 2 * rows) or block_n > max(32, 2 * columns):
-            continue
-        tiles = -(-rows // block_m) * -(-columns // block_n)
-        if tiles >= arch.multiprocessors:
-            return _fitting(Tile(block_m, block_n, block_k, num_warps=warps), arch)
-    block_m = power_at_least(rows, 16, 32)
-    block_n = power_at_least(columns, 16, 64)
-    tiles = -(-rows // block_m) * -(-columns // block_n)
-    steps = -(-depth // block_k)
+def default_tile(product: Product, arch: Architecture) -> Tile:
+    """Returns the tile that the model takes."""
+    return min(_tiles(product, arch), key=lambda t: (seconds(product, t, arch), repr(t)))
+
+
+def _tiles(product: Product, arch: Architecture) -> Iterator[Tile]:
+    most_m = power_at_least(product.rows, 16, 256)
+    most_n = power_at_least(product.columns, 16, 256)
+    for block_m in (m for m in _BLOCKS if m <= most_m):
+        for block_n in (n for n in _BLOCKS if n <= most_n):
+            warps = 8 if block_m * block_n > 128 * 64 and block_m >= 64 else 4
+            if block_m * block_n > 128 * 256 or (warps == 4 and block_m * block_n > 64 * 128):
+                continue
+            for block_k in _depths(product):
+                stage = (block_m + block_n) * block_k
+                stages = min(4, (arch.shared_bytes - 1024) // stage)
+                if stages >= 2:
+                    for split in _splits(product, block_m, block_n, block_k, arch):
+                        yield Tile(block_m, block_n, block_k, 8, split, warps, stages)
+
+
+def _depths(product: Product) -> list[int]:
+    """Returns steps along the depth; inside a tap where channels divide by them."""
+    inside = [k for k in (64, 128) if product.channels % k == 0 and product.depth >= k]
+    return inside or [64 if product.depth >= 48 else 32]
+
+
+def _splits(
+    product: Product, block_m: int, block_n: int, block_k: int, arch: Architecture
+) -> Iterator[int]:
+    tiles = -(-product.rows // block_m) * -(-product.columns // block_n) * product.groups
+    steps = -(-product.depth // block_k)
     split = 1
-    while tiles * split * 2 <= arch.multiprocessors and split * 4 <= steps:
+    yield split
+    while tiles * split < 2 * arch.multiprocessors and steps >= 4 * split:
         split *= 2
-    return _fitting(Tile(block_m, block_n, block_k, split_k=split), arch)
+        yield split
 
 
-def _fitting(tile: Tile, arch: Architecture) -> Tile:
-    """Returns the tile with as many stages as fit the shared memory, at most four."""
+def seconds(product: Product, tile: Tile, arch: Architecture) -> float:
+    """Returns the time of a product by the model."""
+    across = -(-product.columns // tile.block_n)
+    blocks = -(-product.rows // tile.block_m) * across * product.groups * tile.split_k
+    whole = -(-product.depth // tile.block_k)
+    steps = -(-whole // tile.split_k)
     stage = (tile.block_m + tile.block_n) * tile.block_k
-    stages = max(2, min(4, arch.shared_bytes // stage))
-    return Tile(
-        tile.block_m,
-        tile.block_n,
-        tile.block_k,
-        tile.group_m,
-        tile.split_k,
-        tile.num_warps,
-        stages,
-    )
+    resident = min(arch.shared_bytes // (stage * tile.num_stages), _WARPS // tile.num_warps, 8)
+    resident = max(1, min(resident, -(-blocks // arch.multiprocessors)))
+    rounds = -(-blocks // (arch.multiprocessors * resident))
+    side = sqrt(tile.block_m * tile.block_n)
+    rate = arch.tops * 1e12 / arch.multiprocessors * _REACHED * side / (side + _HALF)
+    products = 2 * tile.block_m * tile.block_n * tile.block_k * steps / rate
+    loads = stage * steps / (_CACHE * arch.gigabytes * 1e9 / arch.multiprocessors)
+    latency = _STEP * max(1, steps / (tile.num_stages - 1))
+    one = max(resident * max(products, loads), latency)
+    memory = (product.columns * product.groups * product.depth) / (arch.gigabytes * 1e9)
+    parts = 0.0
+    if tile.split_k > 1:
+        sums = 8 * product.rows * product.columns * product.groups * tile.split_k
+        parts = _PART + sums / (arch.gigabytes * 1e9)
+    return _START + max(rounds * one, memory) + parts

@@ -1,15 +1,17 @@
-"""The kernels by name; importing this imports Triton."""
+"""The kernels by name."""
 
 from __future__ import annotations
 
+from functools import cache
+from importlib import import_module
 from typing import Any
 
-from qcompiler.backends.cuda.kernels import elementwise, movement, products, windows
-from qcompiler.backends.cuda.launch import Launch
-
-_MODULES = (products, windows, elementwise, movement)
+_PACKAGE = "qcompiler.backends.cuda.kernels"
+_MODULES = ("products", "windows", "elementwise", "movement")
 
 
-def kernel_of(launch: Launch) -> Any:
-    """Returns the Triton function of a launch."""
-    return next(getattr(m, launch.kernel) for m in _MODULES if hasattr(m, launch.kernel))
+@cache
+def kernel(name: str) -> Any:
+    """Returns the Triton function of a name; the first call imports Triton."""
+    modules = (import_module(f"{_PACKAGE}.{module}") for module in _MODULES)
+    return next(getattr(module, name) for module in modules if hasattr(module, name))

@@ -53,6 +53,9 @@ class Stride:
 
 Pointer: TypeAlias = Value | Packed | Workspace | Scratch
 
+# The constants of a product's kernel that say how it is cut into blocks.
+_CUT = ("BLOCK_M", "BLOCK_N", "BLOCK_K")
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -81,6 +84,61 @@ class Launch:
         kinds = (Value, Packed, Workspace, Scratch)
         return [item for item in self.arguments.values() if isinstance(item, kinds)]
 
+    def label(self) -> str:
+        """Returns the kernel's name, with how a product is cut."""
+        cut = [str(self.constants[name]) for name in _CUT if name in self.constants]
+        if len(cut) < len(_CUT):
+            return self.kernel
+        options = f"{'x'.join(cut)} warps={self.num_warps} stages={self.num_stages}"
+        split = self.constants.get("SPLIT_K", 1)
+        return f"{self.kernel}{{{options}{f' split={split}' if split != 1 else ''}}}"
+
     def options(self) -> dict[str, Any]:
         """Returns what the compiler is told beside constants."""
         return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+
+
+@dataclass(frozen=True)
+class Island:
+    """An operator that stays in floating point: torch computes it on the device.
+
+    Attributes:
+        node: whose result it computes.
+        operands: its distinct inputs in order, no constants.
+        result: where that goes.
+    """
+
+    node: str
+    operands: tuple[Value, ...]
+    result: Value
+
+    def pointers(self) -> list[Pointer]:
+        """Returns the memory that the operator reads or writes."""
+        return [*self.operands, self.result]
+
+    def label(self) -> str:
+        """Returns what runs it."""
+        return "torch"
+
+
+Step: TypeAlias = Launch | Island
+
+
+@dataclass(frozen=True)
+class Lowered:
+    """The launches of a program at given sizes, and the memory that they need beside values.
+
+    Attributes:
+        steps: launches in order, and operators that torch computes.
+        scratch: bytes for what operators keep while they run.
+        zeroed: bytes that are zero before each operator.
+    """
+
+    steps: tuple[Step, ...]
+    scratch: int
+    zeroed: int
+
+    @property
+    def launches(self) -> list[Launch]:
+        """The steps that are launches of kernels."""
+        return [step for step in self.steps if isinstance(step, Launch)]

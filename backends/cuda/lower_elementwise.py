@@ -53,7 +53,7 @@ def lower_quantize(op: OpLowering) -> None:
         sizes[0:2] = [sizes[0] * sizes[1]]
         steps = steps[1:]
     padding = 4 - len(sizes)
-    sizes, steps = [1] * padding + sizes, [0] * padding + steps
+    sizes, steps = [1] * padding + sizes, [*[0] * padding, *steps]
     arguments: dict[str, Pointer | Stride | int] = {"x": op.tensor("x"), "out": op.out}
     arguments |= {f"x_strides_{i}": step for i, step in enumerate(steps)}
     constants = {"INNER": tuple(sizes[1:]), "INV_SCALE": float(op.args["inv_scale"]), **limits(op)}

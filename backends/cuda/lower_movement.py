@@ -93,4 +93,3 @@ def lower_pad(op: OpLowering) -> None:
     number = float(value) if op.type.dtype.is_floating_point else int(value)
     op.by_elements("fill", prod(op.shape), {"out": op.out}, {"VALUE": number})
     copy(op, op.tensor("x"), op.out, shape, source, out, (x_at, out_at))
-

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from qcompiler.backends.cuda.choices import Tile, default_tile, power_at_least
+from qcompiler.backends.cuda.choices import Product, Tile, default_tile, power_at_least, tile_key
 from qcompiler.backends.cuda.launch import Constant, Pointer, Stride
 from qcompiler.backends.cuda.lower_elementwise import limits, shift_facts
 from qcompiler.backends.cuda.lower_movement import copy, plain_strides
@@ -139,7 +139,8 @@ def _lower_product(
 ) -> None:
     columns, depth = weight.shape[0] // groups, weight.shape[1]
     places, constants = _epilogue(op, weight, pointers or {})
-    tile = op.tile or default_tile(rows, columns, depth, channels, op.architecture)
+    shape = Product(rows, columns, depth, channels, groups)
+    tile = op.tiles.get(tile_key(op.node.name, rows)) or default_tile(shape, op.architecture)
     tiles = -(-rows // tile.block_m) * -(-columns // tile.block_n)
     split = tile.split_k if tile.split_k > 1 else 1
     partial = arrivals = places["bias"]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from math import prod
+from typing import Any
 
 from torch import fx
 
@@ -12,12 +13,14 @@ from qcompiler.backends.cuda import lower_movement as movement
 from qcompiler.backends.cuda import lower_products as products
 from qcompiler.backends.cuda import lower_windows as windows
 from qcompiler.backends.cuda.architectures import Architecture
-from qcompiler.backends.cuda.choices import Tile
-from qcompiler.backends.cuda.launch import Launch
+from qcompiler.backends.cuda.choices import Tiles
+from qcompiler.backends.cuda.launch import Island, Lowered, Step, Value
 from qcompiler.backends.cuda.op_lowering import OpLowering
 from qcompiler.backends.native.packing import Blob
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments
+from qcompiler.ir.queries import is_island
+from qcompiler.runtime.interpreter import operands_of
 
 LOWERINGS: dict[str, Callable[[OpLowering], None]] = {
     "quantize": elementwise.lower_quantize,
@@ -47,22 +50,12 @@ LOWERINGS: dict[str, Callable[[OpLowering], None]] = {
     "concat": movement.lower_concat,
     "pad": movement.lower_pad,
 }
+# Terms of a product of any codes and weights that int32 holds. The matrix instructions up to sm_89
+# saturate each partial sum: wrap-around, with which a sum that fits comes out right whatever its
+# parts were, does not hold there, so the parts must fit as well (integer semantics, 7.2). Zero
+# points are taken out after the products, and ranges that prove a sum say nothing of its parts.
+MOST_DEPTH = (2**31 - 1) // (128 * 128)
 _CONSTANTS = ("weight", "bias", "multiplier", "shift", "table", "scale")
-
-
-@dataclass(frozen=True)
-class Lowered:
-    """The launches of a program at given sizes, and the memory that they need beside values.
-
-    Attributes:
-        launches: in order.
-        scratch: bytes for what operators keep while they run.
-        zeroed: bytes that are zero before each operator.
-    """
-
-    launches: tuple[Launch, ...]
-    scratch: int
-    zeroed: int
 
 
 def operator_name(node: fx.Node) -> str:
@@ -84,9 +77,19 @@ def why_not(node: fx.Node) -> str | None:
     residual = args.get("residual")
     if residual is not None and type_of(residual).shape != type_of(node).shape:
         return f"the residual of {name} has another shape than the result"
+    if (depth := _depth(name, args)) > MOST_DEPTH:
+        return f"{name} over {depth} elements could saturate; {MOST_DEPTH} are the most"
     if name == "matmul_requant" and not isinstance(type_of(node).shape[-1], int):
         return "matmul_requant needs a fixed number of columns"
     return None
+
+
+def _depth(name: str, args: Mapping[str, Any]) -> int:
+    """Returns the terms of a product's sums, 0 for other operators and dynamic sizes."""
+    if name.startswith(("conv2d", "linear")):
+        return prod(int(size) for size in type_of(args["weight"]).shape[1:])
+    depth = type_of(args["a"]).shape[-1] if name.startswith("matmul") else 0
+    return depth if isinstance(depth, int) else 0
 
 
 def lower(
@@ -94,7 +97,7 @@ def lower(
     sizes: Mapping[str, int],
     blob: Blob,
     architecture: Architecture,
-    tiles: Mapping[str, Tile] | None = None,
+    tiles: Tiles | None = None,
 ) -> Lowered:
     """Lowers every call of a graph.
 
@@ -103,15 +106,23 @@ def lower(
         sizes: of its dynamic dimensions.
         blob: takes the constants; several lowerings of one graph share it.
         architecture: to choose tiles for.
-        tiles: of products by node, where not the default ones.
+        tiles: of products, where not the default ones.
     """
-    launches: list[Launch] = []
+    steps: list[Step] = []
     scratch = zeroed = 0
     for node in graph.calls:
-        op = lower_node(graph, node, sizes, blob, architecture, (tiles or {}).get(node.name))
-        launches += op.launches
+        if is_island(node):
+            steps.append(_island(node))
+            continue
+        op = lower_node(graph, node, sizes, blob, architecture, tiles)
+        steps += op.launches
         scratch, zeroed = max(scratch, op.scratch_bytes), max(zeroed, op.workspace)
-    return Lowered(tuple(launches), scratch, zeroed)
+    return Lowered(tuple(steps), scratch, zeroed)
+
+
+def _island(node: fx.Node) -> Island:
+    operands = (Value(n.name, type_of(n).dtype) for n in operands_of(node))
+    return Island(node.name, tuple(operands), Value(node.name, type_of(node).dtype))
 
 
 def lower_node(
@@ -120,9 +131,9 @@ def lower_node(
     sizes: Mapping[str, int],
     blob: Blob,
     architecture: Architecture,
-    tile: Tile | None = None,
+    tiles: Tiles | None = None,
 ) -> OpLowering:
     """Lowers one call; its launches and memory are on what is returned."""
-    op = OpLowering(graph, node, sizes, blob, architecture, tile)
+    op = OpLowering(graph, node, sizes, blob, architecture, tiles)
     LOWERINGS[operator_name(node)](op)
     return op

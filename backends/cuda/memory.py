@@ -2,75 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-import torch
-from torch import fx
+from collections.abc import Sequence
 
-from qcompiler.backends.cuda.launch import Launch, Packed, Pointer, Scratch, Value, Workspace
+import torch
+
+from qcompiler.backends.cuda.launch import Lowered, Packed, Pointer, Scratch, Step, Value, Workspace
+from qcompiler.backends.cuda.places import Places
 from qcompiler.backends.native.codes import SIGNED
-from qcompiler.backends.native.emitter import Plan
 from qcompiler.backends.native.layout import to_storage
-from qcompiler.ir.annotations import type_of
-from qcompiler.ir.graph import QGraph
-from qcompiler.ir.types import evaluate_dim
+
+# Room to begin the arena at an address that is a multiple of what tensors are aligned to.
+ALIGNMENT = 64
 
 
 class Memory:
-    """Where the values of a program at given sizes lie on a device.
+    """What the launches of a program at given sizes point to.
 
     Inputs and results belong to a call; everything else is here, and its addresses never change.
     """
 
-    def __init__(
-        self,
-        graph: QGraph,
-        plan: Plan,
-        sizes: Mapping[str, int],
-        constants: torch.Tensor,
-        scratch: int,
-        zeroed: int,
-    ) -> None:
-        self._plan = plan
-        self._sizes = dict(sizes)
-        self._constants = constants
+    def __init__(self, places: Places, lowered: Lowered, constants: torch.Tensor) -> None:
+        self.places = places
         self.device = device = constants.device
-        self.arena_bytes = int(evaluate_dim(plan.size, sizes))
-        self._arena = torch.empty(self.arena_bytes + 64, dtype=torch.uint8, device=device)
-        self._scratch = torch.empty(scratch, dtype=torch.uint8, device=device)
-        self._zeroed = torch.zeros(zeroed, dtype=torch.uint8, device=device)
-        self._nodes = {node.name: node for node in graph.nodes}
-        self._inputs = {node.name: i for i, node in enumerate(graph.inputs)}
-        self._outputs: dict[str, int] = {}
-        for i, node in enumerate(graph.results):
-            if node.op == "call_function":
-                self._outputs.setdefault(node.name, i)
-        self._parameters = {
-            node.name: stored(graph.constant(node)).to(device)
-            for node in graph.results
-            if node.op == "get_attr"
-        }
+        self._constants = constants
+        # Memory of the inference mode could not be written outside of it.
+        with torch.inference_mode(False):
+            self._arena = _bytes(places.arena_bytes + ALIGNMENT, device)
+            self._scratch = _bytes(lowered.scratch, device)
+            self._zeroed = _bytes(lowered.zeroed, device).zero_()
 
-    def place(self, node: str) -> tuple[str, int]:
-        """Returns ``("input", i)``, ``("output", i)`` or ``("arena", offset)`` of a value."""
-        if node in self._inputs:
-            return "input", self._inputs[node]
-        if node in self._outputs:
-            return "output", self._outputs[node]
-        if node in self._plan.aliases:
-            return self.place(self._plan.aliases[node])
-        return "arena", int(evaluate_dim(self._plan.offsets[node], self._sizes))
+    def is_outside(self, step: Step) -> bool:
+        """Says whether a step touches an input or a result."""
+        return any(self.kind(item) in ("input", "output") for item in step.pointers())
 
-    def input_index(self, node: str) -> int:
-        """Returns the position of an input."""
-        return self._inputs[node]
+    def writes_results(self, step: Step) -> bool:
+        """Says whether a step touches a result."""
+        return any(self.kind(item) == "output" for item in step.pointers())
 
-    def is_outside(self, launch: Launch) -> bool:
-        """Says whether a launch touches an input or a result."""
-        values = [p for p in launch.pointers() if isinstance(p, Value)]
-        return any(self.place(value.node)[0] != "arena" for value in values)
+    def kind(self, item: Pointer) -> str:
+        """Returns where a pointer points: ``input``, ``output``, ``constant`` or ``arena``."""
+        return self.places.of(item.node)[0] if isinstance(item, Value) else "arena"
 
     def tensor(
-        self, item: Pointer, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
+        self,
+        item: Pointer,
+        inputs: Sequence[torch.Tensor] = (),
+        outputs: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
         """Returns a tensor that begins where a pointer points."""
         if isinstance(item, Packed):
@@ -79,25 +56,16 @@ class Memory:
             return view(self._scratch, item.offset, item.dtype)
         if isinstance(item, Workspace):
             return view(self._zeroed, item.offset, item.dtype)
-        kind, at = self.place(item.node)
+        kind, at = self.places.of(item.node)
         if kind == "input":
             return inputs[at]
         if kind == "output":
             return outputs[at]
         return view(self._arena, at, item.dtype)
 
-    def copies(self, graph: QGraph) -> list[tuple[int, fx.Node]]:
-        """Returns the results that no launch writes: those that are values of others."""
-        results = enumerate(graph.results)
-        return [(i, node) for i, node in results if self._outputs.get(node.name) != i]
 
-    def value(
-        self, node: fx.Node, inputs: Sequence[torch.Tensor], outputs: Sequence[torch.Tensor]
-    ) -> torch.Tensor:
-        """Returns a value's memory, also of a constant."""
-        if node.name in self._parameters:
-            return self._parameters[node.name]
-        return self.tensor(Value(node.name, type_of(node).dtype), inputs, outputs)
+def _bytes(count: int, device: torch.device) -> torch.Tensor:
+    return torch.empty(count, dtype=torch.uint8, device=device)
 
 
 def stored(value: torch.Tensor) -> torch.Tensor:

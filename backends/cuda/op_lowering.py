@@ -10,8 +10,17 @@ import torch
 from torch import fx
 
 from qcompiler.backends.cuda.architectures import Architecture
-from qcompiler.backends.cuda.choices import Tile
-from qcompiler.backends.cuda.launch import Constant, Launch, Packed, Pointer, Scratch, Stride, Value, Workspace
+from qcompiler.backends.cuda.choices import Tiles
+from qcompiler.backends.cuda.launch import (
+    Constant,
+    Launch,
+    Packed,
+    Pointer,
+    Scratch,
+    Stride,
+    Value,
+    Workspace,
+)
 from qcompiler.backends.cuda.memory import stored
 from qcompiler.backends.native.layout import strides_of
 from qcompiler.backends.native.packing import Blob
@@ -27,7 +36,8 @@ _WIDE = 2**31 - BLOCK
 class OpLowering:
     """Collects the launches and the constants of one operator, for given sizes.
 
-    Types are bound: all sizes are numbers here. ``tile`` is how a product is cut, None for the default.
+    Types are bound: all sizes are numbers here. ``tiles`` says how products are cut where not
+    by the default.
     """
 
     def __init__(
@@ -37,13 +47,13 @@ class OpLowering:
         sizes: Mapping[str, int],
         blob: Blob,
         architecture: Architecture,
-        tile: Tile | None = None,
+        tiles: Tiles | None = None,
     ) -> None:
         self.graph = graph
         self.node = node
         self.blob = blob
         self.architecture = architecture
-        self.tile = tile
+        self.tiles = tiles or {}
         self.args: dict[str, Any] = arguments(node)
         self.launches: list[Launch] = []
         self.workspace = 0
@@ -135,8 +145,10 @@ class OpLowering:
         num_warps: int = 4,
         num_stages: int = 1,
     ) -> None:
-        """Adds a launch."""
+        """Adds a launch, none of no blocks."""
         x, y, z = (*grid, 1, 1, 1)[:3]
+        if not x * y * z:
+            return
         made = Launch(
             self.node.name, kernel, (x, y, z), arguments, constants, num_warps, num_stages
         )

@@ -2,87 +2,64 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, ClassVar
 
-import torch
 from torch import fx
 
 from qcompiler.backends.cuda.architectures import ARCHITECTURES, Architecture
 from qcompiler.backends.cuda.datasheet import DATASHEET
+from qcompiler.backends.cuda.devices import architecture_here
 from qcompiler.backends.cuda.lowering import why_not
 from qcompiler.backends.native.emit_movement import is_view
-from qcompiler.backends.native.emitter import plan_sequentially
-from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
-from qcompiler.target.base import Executable, OpSupport, Target
+from qcompiler.target.base import OpSupport, Target
+from qcompiler.target.tuning import TuningBudget
 
 if TYPE_CHECKING:
-    from qcompiler.backends.cuda.runtime import DeviceProgram
-
-
-class CudaExecutable(Executable):
-    """A program for GPUs: the graph is all there is of it; kernels are compiled where it runs."""
-
-    def __init__(self, graph: QGraph, target: CudaTarget) -> None:
-        self._graph = graph
-        self._target = target
-
-    @property
-    def device(self) -> str:
-        """The type of device whose tensors a call takes."""
-        return "cpu" if interprets() else "cuda"
-
-    @cached_property
-    def program(self) -> DeviceProgram:
-        """The program on the current device.
-
-        Raises:
-            QCompilerError: QC0802 without Triton, QC0840 without a device, QC0841 for a device of
-                another architecture.
-        """
-        require_triton()
-        from qcompiler.backends.cuda.runtime import DeviceProgram
-
-        device = torch.device("cpu") if interprets() else find_device(self._target.architecture)
-        plan = self._graph.memory_plan or plan_sequentially(self._graph)
-        return DeviceProgram(self._graph, plan, self._target.architecture, device)
-
-    def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
-        """Returns the program's results on the processor for inputs from there."""
-        moved = [x.to(self.program.device) for x in inputs]
-        return [result.cpu() for result in self.program.run(moved)]
-
-    def run_op(self, node: str, operands: Sequence[torch.Tensor], threads: int) -> torch.Tensor:
-        """Returns one call's result; operands are its distinct inputs in order, no constants."""
-        return self.program.run_op(node, operands)
-
-    def files(self) -> dict[str, bytes]:
-        """Returns nothing: kernels are compiled from the graph."""
-        return {}
+    from qcompiler.backends.cuda.executable import CudaExecutable
 
 
 @dataclass(frozen=True)
 class CudaTarget(Target):
-    """NVIDIA GPUs of one architecture."""
+    """NVIDIA GPUs: Triton kernels over one arena, replayed as one CUDA graph.
 
+    ``cuda`` stands for the architecture of the current device; programs are compiled for one of
+    those that have names of their own, which needs no device.
+    """
+
+    name: ClassVar[str] = "cuda"
+    summary: ClassVar[str] = "the NVIDIA GPU of this machine: Triton kernels, one CUDA graph"
     ops: ClassVar[tuple[OpSupport, ...]] = DATASHEET
     storage: ClassVar[str] = "s8 = code; rank 4 as NHWC, other ranks in logical order"
-    architecture: ClassVar[Architecture]
+    has_choices: ClassVar[bool] = True
+    architecture: ClassVar[Architecture | None] = None
 
     @classmethod
     def facts(cls) -> Mapping[str, str]:
         """Returns what the datasheet says beside its lines for operators."""
         arch = cls.architecture
+        if arch is None:
+            return {**super().facts(), "architecture": "that of the current device"}
         own = {
             "architecture": f"{arch.name} (numbers of {arch.product})",
             "matrix units": f"{arch.instruction} of int8, {arch.tops:g} TOPS dense",
             "memory": f"{arch.gigabytes:g} GB/s; {arch.shared_bytes >> 10} KiB shared per block",
+            "tiles": arch.evidence,
         }
         return {**super().facts(), **own}
+
+    def resolved(self) -> CudaTarget:
+        """Returns the target of the architecture; ``cuda`` asks the current device for it.
+
+        Raises:
+            QCompilerError: QC0840 without a device, QC0841 for one that is older than all targets.
+        """
+        if self.architecture is not None:
+            return self
+        here = architecture_here()
+        return next(kind() for kind in TARGETS if kind.architecture == here)
 
     def why_not(self, node: fx.Node) -> str | None:
         """Returns the reason why no kernel covers a call, None when one does."""
@@ -93,58 +70,30 @@ class CudaTarget(Target):
         return is_view(node)
 
     def build(self, graph: QGraph) -> CudaExecutable:
-        """Builds a graph at stage TARGETED."""
-        return CudaExecutable(graph, self)
+        """Builds a graph at stage TARGETED; needs neither a device nor Triton."""
+        return self.restore(graph, {})
+
+    def tune(self, graph: QGraph, budget: TuningBudget) -> CudaExecutable:
+        """Builds a graph with the tiles that are fastest on the current device.
+
+        Raises:
+            QCompilerError: QC0802 without Triton, QC0840 without a device, QC0841 for a device of
+                another architecture.
+        """
+        from qcompiler.backends.cuda.tuning import tune
+
+        return tune(graph, self._architecture(), budget)
 
     def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> CudaExecutable:
         """Returns the executable of an artifact's files."""
-        return CudaExecutable(graph, self)
+        from qcompiler.backends.cuda.executable import restored
 
+        return restored(graph, self._architecture(), files)
 
-def interprets() -> bool:
-    """Returns whether Triton interprets kernels on the processor (TRITON_INTERPRET=1)."""
-    return os.environ.get("TRITON_INTERPRET") == "1"
-
-
-def require_triton() -> None:
-    """Checks that Triton is there.
-
-    Raises:
-        QCompilerError: QC0802 when it is not.
-    """
-    try:
-        import triton  # noqa: F401  # to see whether it is there
-    except ImportError as error:
-        raise QCompilerError(
-            "QC0802",
-            f"programs for CUDA need Triton, which cannot be imported: {error}",
-            remedy="install the extra: pip install 'qcompiler[cuda]'",
-        ) from error
-
-
-def find_device(architecture: Architecture) -> torch.device:
-    """Returns the current CUDA device.
-
-    Raises:
-        QCompilerError: QC0840 when there is none, QC0841 when it is of another architecture.
-    """
-    if not torch.cuda.is_available():
-        raise QCompilerError(
-            "QC0840",
-            "this machine has no CUDA device that torch can use",
-            remedy="run the program where there is one, with a CUDA build of torch and its driver;"
-            " compiling, saving and the reference work without",
-        )
-    index = torch.cuda.current_device()
-    major, minor = torch.cuda.get_device_capability(index)
-    if major * 10 + minor < architecture.capability:
-        raise QCompilerError(
-            "QC0841",
-            f"the program is for {architecture.name}, and {torch.cuda.get_device_name(index)} is"
-            f" sm_{major}{minor}",
-            remedy=f"compile for one of {', '.join(ARCHITECTURES)}",
-        )
-    return torch.device("cuda", index)
+    def _architecture(self) -> Architecture:
+        found = self.resolved().architecture
+        assert found is not None  # that is what resolved() sees to
+        return found
 
 
 class Sm80Target(CudaTarget):
@@ -152,7 +101,7 @@ class Sm80Target(CudaTarget):
 
     name: ClassVar[str] = "cuda-sm80"
     summary: ClassVar[str] = "NVIDIA Ampere (A100): Triton kernels, one CUDA graph"
-    architecture: ClassVar[Architecture] = ARCHITECTURES["sm_80"]
+    architecture: ClassVar[Architecture | None] = ARCHITECTURES["sm_80"]
 
 
 class Sm86Target(CudaTarget):
@@ -160,7 +109,7 @@ class Sm86Target(CudaTarget):
 
     name: ClassVar[str] = "cuda-sm86"
     summary: ClassVar[str] = "NVIDIA Ampere (RTX 30, A6000): Triton kernels, one CUDA graph"
-    architecture: ClassVar[Architecture] = ARCHITECTURES["sm_86"]
+    architecture: ClassVar[Architecture | None] = ARCHITECTURES["sm_86"]
 
 
 class Sm89Target(CudaTarget):
@@ -168,7 +117,7 @@ class Sm89Target(CudaTarget):
 
     name: ClassVar[str] = "cuda-sm89"
     summary: ClassVar[str] = "NVIDIA Ada (RTX 40, L40S): Triton kernels, one CUDA graph"
-    architecture: ClassVar[Architecture] = ARCHITECTURES["sm_89"]
+    architecture: ClassVar[Architecture | None] = ARCHITECTURES["sm_89"]
 
 
 class Sm90Target(CudaTarget):
@@ -176,4 +125,7 @@ class Sm90Target(CudaTarget):
 
     name: ClassVar[str] = "cuda-sm90"
     summary: ClassVar[str] = "NVIDIA Hopper (H100, H200): Triton kernels, one CUDA graph"
-    architecture: ClassVar[Architecture] = ARCHITECTURES["sm_90"]
+    architecture: ClassVar[Architecture | None] = ARCHITECTURES["sm_90"]
+
+
+TARGETS: tuple[type[CudaTarget], ...] = (Sm80Target, Sm86Target, Sm89Target, Sm90Target)

@@ -15,12 +15,18 @@ from qcompiler.ir.types import Dim, evaluate_dim, symbol
 
 
 def check_inputs(
-    graph: QGraph, inputs: Sequence[Any], *, may_be_empty: bool = False, device: str = "cpu"
+    graph: QGraph,
+    inputs: Sequence[Any],
+    *,
+    may_be_empty: bool = False,
+    device: str | None = "cpu",
 ) -> dict[str, int]:
     """Checks inputs against the program's types and returns the sizes of its dynamic dimensions.
 
     The outcome depends on ``signature_of`` the inputs alone. ``may_be_empty`` lets a batch have no
     samples where any other number of them would do and each result has a row for each of them.
+    ``device`` is the type of device that all inputs are on, the same one; None takes any
+    that holds data.
 
     Raises:
         QCompilerError: QC0701 naming the input, what it is and what it should be.
@@ -30,29 +36,32 @@ def check_inputs(
     if len(inputs) != len(wanted):
         given_count = counted(len(inputs), "input")
         problem = f"{given_count} {'was' if len(inputs) == 1 else 'were'} given"
-        raise rejection(problem, expected)
+        raise rejection(problem, expected, device=device)
     sizes: dict[str, int] = {}
     for (name, kind), given in zip(wanted, inputs, strict=True):
         if not isinstance(given, torch.Tensor):
             problem = f"input {name} is of type {type(given).__name__}"
-            raise rejection(problem, expected, name)
+            raise rejection(problem, expected, name, device)
         if given.layout != torch.strided:
             problem = f"input {name} has the layout {given.layout}"
-            raise rejection(problem, expected, name)
+            raise rejection(problem, expected, name, device)
         if given.dtype != kind.dtype or given.dim() != kind.rank:
             found = f"{given.dtype} of shape {tuple(given.shape)}"
             problem = f"input {name} is {found}"
-            raise rejection(problem, expected, name)
-        if given.device.type != device:
+            raise rejection(problem, expected, name, device)
+        if given.is_meta or (device is not None and given.device.type != device):
             problem = f"input {name} is on {given.device}"
-            raise rejection(problem, expected, name)
+            raise rejection(problem, expected, name, device)
+        if device is not None and given.device != inputs[0].device:
+            problem = f"input {name} is on {given.device}, another one on {inputs[0].device}"
+            raise rejection(problem, expected, name, device)
         for size, dim in zip(given.shape, kind.shape, strict=True):
             if isinstance(dim, sympy.Symbol):
                 sizes.setdefault(str(dim), size)
     for (name, kind), given in zip(wanted, inputs, strict=True):
         if tuple(given.shape) != kind.bind(sizes):
             problem = f"input {name} has shape {tuple(given.shape)}"
-            raise rejection(problem, expected, name)
+            raise rejection(problem, expected, name, device)
     for name, size in sizes.items():
         span = graph.symbols[name]
         if may_be_empty and size == 0 and span.low == 1 and _is_batch(graph, name, sizes):
@@ -60,7 +69,7 @@ def check_inputs(
         if not span.low <= size <= span.high:
             problem = f"{name} is {size}, outside [{span.low}, {span.high}]"
             allowed = f"{name} from {span.low} to {span.high}"
-            raise rejection(problem, f"{expected}, {allowed}")
+            raise rejection(problem, f"{expected}, {allowed}", device=device)
     return sizes
 
 
@@ -83,10 +92,12 @@ def _is_batch(graph: QGraph, name: str, sizes: Mapping[str, int]) -> bool:
     return all(shape and empties(shape[0]) for shape in results)
 
 
-def empty_results(graph: QGraph, sizes: Mapping[str, int]) -> list[torch.Tensor]:
+def empty_results(
+    graph: QGraph, sizes: Mapping[str, int], device: torch.device
+) -> list[torch.Tensor]:
     """Returns the results for sizes of which one is 0; no result has elements then."""
     types = [type_of(node) for node in graph.results]
-    return [torch.empty(t.bind(sizes), dtype=t.dtype, device="cpu") for t in types]
+    return [torch.empty(t.bind(sizes), dtype=t.dtype, device=device) for t in types]
 
 
 def signature_of(inputs: Sequence[Any]) -> tuple[object, ...]:
@@ -95,11 +106,14 @@ def signature_of(inputs: Sequence[Any]) -> tuple[object, ...]:
     Raises:
         AttributeError: an input is no tensor.
     """
-    return tuple([(type(x), x.shape, x.dtype, x.is_cpu, x.layout) for x in inputs])
+    return tuple([(type(x), x.shape, x.dtype, x.is_cpu or x.device, x.layout) for x in inputs])
 
 
-def rejection(problem: str, expected: str, name: str | None = None) -> QCompilerError:
+def rejection(
+    problem: str, expected: str, name: str | None = None, device: str | None = "cpu"
+) -> QCompilerError:
     """Returns the error for inputs that a program does not take."""
+    kind = f"{device.upper()} tensors" if device else "tensors"
     return QCompilerError(
-        "QC0701", problem, node=name, remedy=f"call the program with CPU tensors ({expected})"
+        "QC0701", problem, node=name, remedy=f"call the program with {kind} ({expected})"
     )

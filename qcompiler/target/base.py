@@ -10,7 +10,7 @@ from typing import ClassVar, TypeAlias
 import torch
 from torch import fx
 
-from qcompiler.errors import QCompilerError
+from qcompiler.errors import QCompilerError, counted
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph, arguments, operator_of
 from qcompiler.target.tuning import TuningBudget
@@ -60,7 +60,23 @@ class Executable(ABC):
 
     @abstractmethod
     def run(self, inputs: Sequence[torch.Tensor], threads: int) -> list[torch.Tensor]:
-        """Returns the program's results for CPU inputs of the compiled types."""
+        """Returns the program's results for CPU inputs of the compiled types, on the CPU."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the inputs and results of a call are.
+
+        Raises:
+            QCompilerError: QC0840 and others where the device of the target is not there.
+        """
+        return torch.device("cpu")
+
+    def synchronize(self) -> None:  # noqa: B027  # nothing to wait for is a fine answer
+        """Waits until calls that have returned are done; devices go on behind them."""
+
+    def place(self, threads: int) -> str:
+        """Returns what runs a call that may use a number of threads, in words."""
+        return counted(threads, "thread")
 
     def prepare(self, sizes: Mapping[str, int]) -> Run:
         """Returns what runs inputs whose dynamic dimensions have the given sizes.
@@ -185,6 +201,16 @@ class Target(ABC):
         Both values may then share memory, and the program need not run the call.
         """
         return False
+
+    def resolved(self) -> Target:
+        """Returns the target that programs are compiled for and artifacts name.
+
+        That is the target itself, but for one that stands for whatever this machine has.
+
+        Raises:
+            QCompilerError: QC0840 and others where the machine has nothing that it stands for.
+        """
+        return self
 
     def warm_up(self) -> None:  # noqa: B027  # nothing to do is a fine answer
         """Begins in the background what ``build`` needs; problems are left for it to meet."""

@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-from qcompiler.backends.cuda.kernels.epilogue import add_codes, clamp, scale_sums
-from qcompiler.backends.cuda.kernels.indexing import indices, offsets
+from qcompiler.backends.cuda.kernels import epilogue, indexing
 
 
 @triton.jit
@@ -30,7 +29,7 @@ def quantize_f32_s8(
     1.5 * 2^23 rounds to nearest even; no product stands before it that could be fused. NaN gives
     the zero point.
     """
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     inner = index % INNER[2]
     rest = index // INNER[2]
     middle = rest % INNER[1]
@@ -57,8 +56,8 @@ def dequantize_s8_f32(
     BLOCK: tl.constexpr,
 ):
     """Gives (x - zero point) * scale in float32, in logical order."""
-    index, mask = indices(count, BLOCK, WIDE)
-    codes = tl.load(x + offsets(index, INNER, X_STRIDES), mask=mask, other=0).to(tl.int32)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
+    codes = tl.load(x + indexing.offsets(index, INNER, X_STRIDES), mask=mask, other=0).to(tl.int32)
     tl.store(out + index, (codes - ZERO_POINT).to(tl.float32) * SCALE, mask=mask)
 
 
@@ -75,9 +74,9 @@ def dequantize_s32_f32(
     BLOCK: tl.constexpr,
 ):
     """Gives float32(x) * scale of the channel, in logical order."""
-    index, mask = indices(count, BLOCK, WIDE)
-    sums = tl.load(x + offsets(index, INNER, X_STRIDES), mask=mask, other=0)
-    factor = tl.load(scale + offsets(index, INNER, SCALE_STRIDES), mask=mask, other=0.0)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
+    sums = tl.load(x + indexing.offsets(index, INNER, X_STRIDES), mask=mask, other=0)
+    factor = tl.load(scale + indexing.offsets(index, INNER, SCALE_STRIDES), mask=mask, other=0.0)
     tl.store(out + index, sums.to(tl.float32) * factor, mask=mask)
 
 
@@ -100,12 +99,14 @@ def requantize_s8(
     BLOCK: tl.constexpr,
 ):
     """Scales codes or sums; in storage INNER elements share a channel."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     channel = index // INNER % CHANNELS
     values = tl.load(x + index, mask=mask, other=0).to(tl.int32) - X_ZERO_POINT
     m = tl.load(multiplier + channel)
     s = tl.load(shift + channel)
-    codes = clamp(scale_sums(values, m, s, SATURATES, HIGH) + ZERO_POINT, QMIN, QMAX)
+    codes = epilogue.clamp(
+        epilogue.scale_sums(values, m, s, SATURATES, HIGH) + ZERO_POINT, QMIN, QMAX
+    )
     tl.store(out + index, codes.to(tl.int8), mask=mask)
 
 
@@ -124,11 +125,13 @@ def add_s8(
     BLOCK: tl.constexpr,
 ):
     """Adds two values of different scales; ADD is as in ``finish``."""
-    index, mask = indices(count, BLOCK, WIDE)
-    left = tl.load(a + offsets(index, INNER, A_STRIDES), mask=mask, other=0).to(tl.int32)
-    right = tl.load(b + offsets(index, INNER, B_STRIDES), mask=mask, other=0).to(tl.int32)
-    codes = add_codes(left, right, ADD[0], ADD[1], ADD[2], ADD[3], ADD[4], ADD[5], ADD[6], ADD[7])
-    tl.store(out + offsets(index, INNER, OUT_STRIDES), codes.to(tl.int8), mask=mask)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
+    left = tl.load(a + indexing.offsets(index, INNER, A_STRIDES), mask=mask, other=0).to(tl.int32)
+    right = tl.load(b + indexing.offsets(index, INNER, B_STRIDES), mask=mask, other=0).to(tl.int32)
+    codes = epilogue.add_codes(
+        left, right, ADD[0], ADD[1], ADD[2], ADD[3], ADD[4], ADD[5], ADD[6], ADD[7]
+    )
+    tl.store(out + indexing.offsets(index, INNER, OUT_STRIDES), codes.to(tl.int8), mask=mask)
 
 
 @triton.jit
@@ -152,21 +155,21 @@ def mul_s8(
     BLOCK: tl.constexpr,
 ):
     """Multiplies two values and requantizes the product."""
-    index, mask = indices(count, BLOCK, WIDE)
-    left = tl.load(a + offsets(index, INNER, A_STRIDES), mask=mask, other=0).to(tl.int32)
-    right = tl.load(b + offsets(index, INNER, B_STRIDES), mask=mask, other=0).to(tl.int32)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
+    left = tl.load(a + indexing.offsets(index, INNER, A_STRIDES), mask=mask, other=0).to(tl.int32)
+    right = tl.load(b + indexing.offsets(index, INNER, B_STRIDES), mask=mask, other=0).to(tl.int32)
     product = (left - A_ZERO_POINT) * (right - B_ZERO_POINT)
     m = tl.full((BLOCK,), MULTIPLIER, tl.int32)
     s = tl.full((BLOCK,), SHIFT, tl.int32)
-    scaled = scale_sums(product, m, s, SHIFT < 32, SHIFT >= 33)
-    codes = clamp(scaled + ZERO_POINT, QMIN, QMAX)
-    tl.store(out + offsets(index, INNER, OUT_STRIDES), codes.to(tl.int8), mask=mask)
+    scaled = epilogue.scale_sums(product, m, s, SHIFT < 32, SHIFT >= 33)
+    codes = epilogue.clamp(scaled + ZERO_POINT, QMIN, QMAX)
+    tl.store(out + indexing.offsets(index, INNER, OUT_STRIDES), codes.to(tl.int8), mask=mask)
 
 
 @triton.jit
 def table_s8(x, table, out, count, WIDE: tl.constexpr, BLOCK: tl.constexpr):
     """Looks each code up in a table of 256."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     codes = tl.load(x + index, mask=mask, other=0).to(tl.int32)
     tl.store(out + index, tl.load(table + (codes + 128)), mask=mask)
 
@@ -182,6 +185,6 @@ def clamp_s8(
     BLOCK: tl.constexpr,
 ):
     """Limits codes to a range."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     codes = tl.load(x + index, mask=mask, other=0).to(tl.int32)
-    tl.store(out + index, clamp(codes, QMIN, QMAX).to(tl.int8), mask=mask)
+    tl.store(out + index, epilogue.clamp(codes, QMIN, QMAX).to(tl.int8), mask=mask)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from qcompiler.backends.cuda.kernels.indexing import indices, offsets
+from qcompiler.backends.cuda.kernels import indexing
 
 
 @triton.jit
@@ -20,13 +20,13 @@ def copy_nd(
     BLOCK: tl.constexpr,
 ):
     """Copies elements between strided tensors; offsets are in elements."""
-    index, mask = indices(count, BLOCK, WIDE)
-    values = tl.load(x + x_offset + offsets(index, INNER, X_STRIDES), mask=mask, other=0)
-    tl.store(out + out_offset + offsets(index, INNER, OUT_STRIDES), values, mask=mask)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
+    values = tl.load(x + x_offset + indexing.offsets(index, INNER, X_STRIDES), mask=mask, other=0)
+    tl.store(out + out_offset + indexing.offsets(index, INNER, OUT_STRIDES), values, mask=mask)
 
 
 @triton.jit
 def fill(out, count, VALUE: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr):
     """Writes one value to all elements."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     tl.store(out + index, tl.full((BLOCK,), VALUE, out.dtype.element_ty), mask=mask)

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from qcompiler.backends.cuda.kernels.epilogue import finish
+from qcompiler.backends.cuda.kernels import epilogue
 
 
 @triton.jit
@@ -155,7 +155,7 @@ def conv2d_s8(
         if RAW:
             tl.store(out + places, sums, mask=mask)
         else:
-            codes = finish(
+            codes = epilogue.finish(
                 sums,
                 tl.load(multiplier + channels)[None, :],
                 tl.load(shift + channels)[None, :],
@@ -220,7 +220,7 @@ def gemv_s8(
     if RAW:
         tl.store(out + places, total, mask=in_columns)
     else:
-        codes = finish(
+        codes = epilogue.finish(
             total,
             tl.load(multiplier + column),
             tl.load(shift + column),
@@ -321,7 +321,7 @@ def matmul_s8(
         tl.store(out + places, sums, mask=mask)
     else:
         channel = tl.where(in_columns, n, 0) if PER_COLUMN else n * 0
-        codes = finish(
+        codes = epilogue.finish(
             sums,
             tl.load(multiplier + channel)[None, :],
             tl.load(shift + channel)[None, :],

@@ -3,8 +3,7 @@
 import triton
 import triton.language as tl
 
-from qcompiler.backends.cuda.kernels.epilogue import clamp, finish, scale_sums
-from qcompiler.backends.cuda.kernels.indexing import indices, offsets
+from qcompiler.backends.cuda.kernels import epilogue, indexing
 
 
 @triton.jit
@@ -70,7 +69,7 @@ def depthwise_s8(
             sums += codes.to(tl.int32) * taps.to(tl.int32)[None, :]
     places = p[:, None] * CHANNELS + channel[None, :]
     mask = in_pixels[:, None] & in_channels[None, :]
-    codes = finish(
+    codes = epilogue.finish(
         sums,
         tl.load(multiplier + channel)[None, :],
         tl.load(shift + channel)[None, :],
@@ -122,7 +121,7 @@ def max_pool2d_s8(
     BLOCK: tl.constexpr,
 ):
     """Takes the largest code of each window; padding is -128."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     image, row, column, channel = _window(index, CHANNELS, OUT_HEIGHT, OUT_WIDTH)
     best = tl.full((BLOCK,), -128, tl.int32)
     for i in range(KERNEL_H):
@@ -149,7 +148,9 @@ def _divide(
     """Requantizes sums with the multiplier and shift of their number of elements."""
     m = tl.load(multiplier + (counted - 1), mask=mask, other=0)
     s = tl.load(shift + (counted - 1), mask=mask, other=32)
-    return clamp(scale_sums(sums, m, s, True, False) + ZERO_POINT, QMIN, QMAX).to(tl.int8)
+    return epilogue.clamp(epilogue.scale_sums(sums, m, s, True, False) + ZERO_POINT, QMIN, QMAX).to(
+        tl.int8
+    )
 
 
 @triton.jit
@@ -179,7 +180,7 @@ def avg_pool2d_s8(
     BLOCK: tl.constexpr,
 ):
     """Averages windows; COUNTED (top, bottom, left, right) is the padding that counts."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     image, row, column, channel = _window(index, CHANNELS, OUT_HEIGHT, OUT_WIDTH)
     top = row * STRIDE_H - PAD_TOP
     left = column * STRIDE_W - PAD_LEFT
@@ -219,7 +220,7 @@ def adaptive_avg_pool2d_s8(
     BLOCK: tl.constexpr,
 ):
     """Averages windows from floor(i H / h) to ceil((i + 1) H / h)."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     image, row, column, channel = _window(index, CHANNELS, OUT_HEIGHT, OUT_WIDTH)
     top = row * HEIGHT // OUT_HEIGHT
     left = column * WIDTH // OUT_WIDTH
@@ -261,19 +262,19 @@ def mean_s8(
     BLOCK_R: tl.constexpr,
 ):
     """Sums over some dimensions and divides by the number of elements."""
-    index, mask = indices(count, BLOCK, WIDE)
-    x_at = offsets(index, KEPT, X_STRIDES)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
+    x_at = indexing.offsets(index, KEPT, X_STRIDES)
     sums = tl.zeros((BLOCK, BLOCK_R), tl.int32)
     for start in range(0, elements, BLOCK_R):
         r = start + tl.arange(0, BLOCK_R)
-        at = x_at[:, None] + offsets(r, REDUCED, REDUCED_STRIDES)[None, :]
+        at = x_at[:, None] + indexing.offsets(r, REDUCED, REDUCED_STRIDES)[None, :]
         inside = mask[:, None] & (r < elements)[None, :]
         sums += tl.load(x + at, mask=inside, other=X_ZERO_POINT).to(tl.int32) - X_ZERO_POINT
     m = tl.full((BLOCK,), MULTIPLIER, tl.int32)
     s = tl.full((BLOCK,), SHIFT, tl.int32)
-    scaled = scale_sums(tl.sum(sums, axis=1), m, s, SHIFT < 32, SHIFT >= 33)
-    codes = clamp(scaled + ZERO_POINT, QMIN, QMAX).to(tl.int8)
-    tl.store(out + offsets(index, KEPT, OUT_STRIDES), codes, mask=mask)
+    scaled = epilogue.scale_sums(tl.sum(sums, axis=1), m, s, SHIFT < 32, SHIFT >= 33)
+    codes = epilogue.clamp(scaled + ZERO_POINT, QMIN, QMAX).to(tl.int8)
+    tl.store(out + indexing.offsets(index, KEPT, OUT_STRIDES), codes, mask=mask)
 
 
 @triton.jit
@@ -299,12 +300,12 @@ def resize_nearest_s8(
     BLOCK: tl.constexpr,
 ):
     """Copies element floor((o d + offset) / n) of each axis; SCALE is (ny, dy, nx, dx)."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     image, row, column, channel = _window(index, CHANNELS, OUT_HEIGHT, OUT_WIDTH)
     y = _floor_divide(row.to(tl.int64) * SCALE[1] + OFFSET[0], SCALE[0])
     z = _floor_divide(column.to(tl.int64) * SCALE[3] + OFFSET[1], SCALE[2])
-    y = clamp(y, 0, HEIGHT - 1)
-    z = clamp(z, 0, WIDTH - 1)
+    y = epilogue.clamp(y, 0, HEIGHT - 1)
+    z = epilogue.clamp(z, 0, WIDTH - 1)
     at = ((image * HEIGHT + y) * WIDTH + z) * CHANNELS + channel
     tl.store(out + index, tl.load(x + at, mask=mask, other=0), mask=mask)
 
@@ -331,7 +332,7 @@ def resize_bilinear_s8(
     BLOCK: tl.constexpr,
 ):
     """Blends four neighbours with integer weights, in 64 bits, and requantizes the sum."""
-    index, mask = indices(count, BLOCK, WIDE)
+    index, mask = indexing.indices(count, BLOCK, WIDE)
     image, row, column, channel = _window(index, CHANNELS, OUT_HEIGHT, OUT_WIDTH)
     y_at = row.to(tl.int64) * SCALE[1] + OFFSET[0]
     z_at = column.to(tl.int64) * SCALE[3] + OFFSET[1]
@@ -342,8 +343,8 @@ def resize_bilinear_s8(
     sums = tl.zeros((BLOCK,), tl.int64)
     for i in tl.static_range(2):
         for j in tl.static_range(2):
-            a = clamp(y + i, 0, HEIGHT - 1)
-            b = clamp(z + j, 0, WIDTH - 1)
+            a = epilogue.clamp(y + i, 0, HEIGHT - 1)
+            b = epilogue.clamp(z + j, 0, WIDTH - 1)
             at = ((image * HEIGHT + a) * WIDTH + b) * CHANNELS + channel
             codes = tl.load(x + at, mask=mask, other=0).to(tl.int64) - X_ZERO_POINT
             weight_y = down if i else SCALE[0] - down
@@ -351,5 +352,5 @@ def resize_bilinear_s8(
             sums += codes * weight_y * weight_z
     m = tl.full((BLOCK,), MULTIPLIER, tl.int64)
     s = tl.full((BLOCK,), SHIFT, tl.int64)
-    scaled = scale_sums(sums, m, s, True, False)
-    tl.store(out + index, clamp(scaled + ZERO_POINT, QMIN, QMAX).to(tl.int8), mask=mask)
+    scaled = epilogue.scale_sums(sums, m, s, True, False)
+    tl.store(out + index, epilogue.clamp(scaled + ZERO_POINT, QMIN, QMAX).to(tl.int8), mask=mask)
