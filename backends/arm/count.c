@@ -4,8 +4,9 @@
  *
  *     qemu-aarch64 -plugin count.so,out=FILE runner ...
  *
- * FILE gets a line per pair of calls. Debian ships no header of the interface; what is used of it is declared
- * here. Blocks of code are counted as they begin: they end at jumps, and calls are jumps. */
+ * FILE gets a line per pair of calls; with ",whole=on" a single one for all that the process executes. Debian ships
+ * no header of the interface; what is used of it is declared here. Blocks of code are counted as they begin: they
+ * end at jumps, and calls are jumps. */
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,9 +29,10 @@ void qemu_plugin_register_vcpu_tb_exec_cb(struct qemu_plugin_tb *tb, void (*call
 size_t qemu_plugin_tb_n_insns(const struct qemu_plugin_tb *tb);
 struct qemu_plugin_insn *qemu_plugin_tb_get_insn(const struct qemu_plugin_tb *tb, size_t index);
 const char *qemu_plugin_insn_symbol(const struct qemu_plugin_insn *instruction);
+void qemu_plugin_register_atexit_cb(plugin_id id, void (*called)(plugin_id id, void *data), void *data);
 
 static FILE *out;
-static int watching, counting;
+static int whole, watching, counting;
 static uint64_t count;
 
 static void begin(unsigned cpu, void *data)
@@ -51,6 +53,12 @@ static void end(unsigned cpu, void *data)
         fflush(out);
     }
     watching = counting = 0;
+}
+
+static void finish(plugin_id id, void *data)
+{
+    (void)id;
+    end(0, data);
 }
 
 static void leave(unsigned cpu, void *data)
@@ -77,7 +85,7 @@ static void translate(plugin_id id, struct qemu_plugin_tb *tb)
 {
     (void)id;
     const size_t instructions = qemu_plugin_tb_n_insns(tb);
-    const char *symbol = qemu_plugin_insn_symbol(qemu_plugin_tb_get_insn(tb, 0));
+    const char *symbol = whole ? NULL : qemu_plugin_insn_symbol(qemu_plugin_tb_get_insn(tb, 0));
     if (symbol && !strcmp(symbol, "runner_begin"))
         qemu_plugin_register_vcpu_tb_exec_cb(tb, begin, NO_REGISTERS, NULL);
     else if (symbol && !strcmp(symbol, "runner_end"))
@@ -96,8 +104,12 @@ EXPORT int qemu_plugin_install(plugin_id id, const void *info, int argc, char **
     for (int i = 0; i < argc; i++)
         if (!strncmp(argv[i], "out=", 4))
             out = fopen(argv[i] + 4, "w");
+        else if (!strcmp(argv[i], "whole=on"))
+            whole = watching = counting = 1;
     if (!out)
         return -1;
+    if (whole)
+        qemu_plugin_register_atexit_cb(id, finish, NULL);
     qemu_plugin_register_vcpu_tb_trans_cb(id, translate);
     return 0;
 }

@@ -19,7 +19,7 @@ from qcompiler.target.base import VIEW
 
 _SOURCE = "count.c"
 # Versions of the plugin interface: qemu refuses those that it no longer knows.
-_VERSIONS = (1, 2, 3, 4)
+VERSIONS = (1, 2, 3, 4)
 
 
 def count_instructions(
@@ -39,10 +39,10 @@ def count_instructions(
     """
     values = dict(graph.trace(*inputs))
     wanted = [op.node for op in program.ops if op.kernel != VIEW]
-    for version in _VERSIONS:
+    for version in VERSIONS:
         with tempfile.TemporaryDirectory(prefix="qcompiler-") as name:
             folder = Path(name)
-            (folder / "count.so").write_bytes(_plugin(version))
+            (folder / "count.so").write_bytes(counting_plugin(version))
             out = folder / "counts.txt"
             watched = program.under("-plugin", f"{folder / 'count.so'},out={out}")
             try:
@@ -50,7 +50,7 @@ def count_instructions(
                     operands = [values[n] for n in operands_of(graph.node(node))]
                     watched.run_op(node, operands, 1)
             except QCompilerError as error:
-                if error.code != "QC0824" or version == _VERSIONS[-1]:
+                if error.code != "QC0824" or version == VERSIONS[-1]:
                     raise
                 continue
             counts = [int(line) for line in out.read_text(encoding="ascii").split()]
@@ -58,7 +58,12 @@ def count_instructions(
     raise AssertionError
 
 
-@lru_cache(maxsize=len(_VERSIONS))
-def _plugin(version: int) -> bytes:
+@lru_cache(maxsize=len(VERSIONS))
+def counting_plugin(version: int) -> bytes:
+    """Returns the plugin for a version of the interface.
+
+    Raises:
+        QCompilerError: QC0801 without a compiler for it.
+    """
     source = (files(__package__) / _SOURCE).read_bytes()
     return shared_object(_SOURCE, source, (f"-DAPI={version}",))
