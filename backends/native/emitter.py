@@ -116,7 +116,7 @@ class Description:
     """A program before it is text: what templates are told, packed constants, and operators.
 
     ``arena`` is the bytes of values, ``scratch`` those of each operator's scratch memory on one
-    thread.
+    thread, ``kernels`` all that the program calls.
     """
 
     values: dict[str, Any]
@@ -124,6 +124,7 @@ class Description:
     ops: tuple[OpDescriptor, ...]
     arena: Dim = 0
     scratch: tuple[Dim, ...] = ()
+    kernels: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,8 @@ def describe(
         for w in writers
     )
     scratch = tuple(simplify_dim(w.scratch + w.thread_scratch) for w in writers)
-    return Description(values, blob.finish(), ops, aligned(plan.size), scratch)
+    kernels = frozenset(kernel for w in writers for kernel in w.kernels)
+    return Description(values, blob.finish(), ops, aligned(plan.size), scratch, kernels)
 
 
 @cache

@@ -37,6 +37,7 @@ from qcompiler.backends.native.levels import (
 )
 from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.backends.native.rendering import template
+from qcompiler.backends.native.stack import stack_bytes
 from qcompiler.backends.native.toolchain import DEFAULT_OPTIMIZATION, OPTIMIZATION
 from qcompiler.backends.native.values import SLACK
 from qcompiler.ir.annotations import type_of
@@ -245,7 +246,21 @@ class Project:
             "arena_text": "see `model_arena_bytes`" if fixed is None else fixed,
             "peak": peak,
             "alive": alive,
+            "stack_bytes": self._stack(described),
         }
+
+    def _stack(self, described: Description) -> int | None:
+        """Returns a bound of the stack's bytes of a run; None where nobody counts them."""
+        weights = [
+            type_of(node).shape
+            for call in self.graph.calls
+            for node in call.all_input_nodes
+            if node.op == "get_attr" and type_of(node).rank == 4
+        ]
+        rows = max((int(shape[2]) for shape in weights), default=0)
+        found = [stack_bytes(level.name, described.kernels, rows) for level in self.levels]
+        known = [size for size in found if size is not None]
+        return max(known) if len(known) == len(found) else None
 
     def _tensor(self, node: fx.Node, name: str) -> dict[str, Any]:
         kind = type_of(node)

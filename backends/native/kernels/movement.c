@@ -61,9 +61,11 @@ QC_INLINE void copy_bytes(uint8_t *out, const uint8_t *x, int64_t count)
                     to[j * out_column] = from[j * x_column];                                      \
             }
 
-/* A matrix of rows x columns elements, in tiles where an axis is strided. */
-static void copy_matrix(const uint8_t *x, int64_t x_row, int64_t x_column, uint8_t *out, int64_t out_row,
-                        int64_t out_column, int64_t rows, int64_t columns, int size)
+/* A matrix of rows x columns elements, in tiles where an axis is strided. Inlined, it would take the stack of each
+ * axis outside of it. */
+__attribute__((noinline)) static void copy_matrix(const uint8_t *x, int64_t x_row, int64_t x_column, uint8_t *out,
+                                                  int64_t out_row, int64_t out_column, int64_t rows, int64_t columns,
+                                                  int size)
 {
     if (x_column == 1 && out_column == 1) {
         for (int64_t i = 0; i < rows; i++)
@@ -113,7 +115,8 @@ typedef struct {
     int cut;                 /* the axis that is cut between threads */
 } copy_job;
 
-static void copy_axis(const qc_copy *p, const uint8_t *x, uint8_t *out, int axis)
+/* Inlined into itself, it would take the stack of several. */
+__attribute__((noinline)) static void copy_axis(const qc_copy *p, const uint8_t *x, uint8_t *out, int axis)
 {
     const int64_t x_step = p->source_stride[axis], out_step = p->out_stride[axis];
     if (axis == p->rank - 2) {
