@@ -60,7 +60,8 @@ class Products(NamedTuple):
     ``pairs`` are the weights for smmla, but for depthwise ones, and ``columns`` those for Helium,
     or depthwise ones for microcontrollers, of signed codes that ask for them.
     ``unsaturated`` is None but for panels; ``scale`` is None where the fp32 round-down path of the
-    epilogue would not be exact. Signed codes have neither.
+    epilogue would not be exact. Signed codes have neither. ``fits_words`` says whether results fit
+    in 16 bits before they are clamped, with any zero point added.
     """
 
     weight: Int8Array
@@ -71,6 +72,7 @@ class Products(NamedTuple):
     multiplier: Int32Array | None
     shift: Int32Array | None
     scale: NDArray[np.float32] | None
+    fits_words: bool = False
 
 
 def fold_zero_point(
@@ -149,6 +151,14 @@ def without_left_shifts(
     scaled = (weight.astype(np.int64) * factor).astype(np.int8)
     shifted = (bias.astype(np.int64) << left).astype(np.int32)
     return scaled, shifted, (shift + left).astype(np.int32)
+
+
+def fits_words(multiplier: Int32Array, shift: Int32Array, bound: NDArray[np.int64]) -> bool:
+    """Returns whether rescaled sums fit in 16 bits, a zero point of a code added or not."""
+    exponent = -shift.astype(np.int64).astype(np.int32)
+    results = bound * np.ldexp(np.abs(multiplier.astype(np.float64)), exponent)
+    # 1 for the rounding, 128 for the zero point; sums that wrap around are not bounded
+    return bool(np.all((results + 129 < 2**15) & (bound < 2**31)))
 
 
 def _per_channel(values: torch.Tensor, channels: int) -> Int32Array:
@@ -349,10 +359,10 @@ def pack_products(
     folded = pad(fold_zero_point(w, b, x_zero_point, codes.offset)).astype(np.int32)
     if requant is None:
         return Products(packed, pairs, columns, unsaturated, folded, None, None, None)
-    scale = None
-    if not codes.is_signed:
-        scale = round_down_scale(m, s, accumulator_bound(w, b, x_zero_point))
+    bound = accumulator_bound(w, b, x_zero_point)
+    scale = None if codes.is_signed else round_down_scale(m, s, bound)
     shifts = np.where(pad(s) == 0, 2, pad(s)).astype(np.int32)
     padded_scale = None if scale is None else pad(scale).astype(np.float32)
-    multipliers = pad(m).astype(np.int32)
-    return Products(packed, pairs, columns, unsaturated, folded, multipliers, shifts, padded_scale)
+    multipliers, words = pad(m).astype(np.int32), fits_words(m, s, bound)
+    arrays = (packed, pairs, columns, unsaturated, folded, multipliers, shifts, padded_scale)
+    return Products(*arrays, words)

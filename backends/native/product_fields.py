@@ -58,6 +58,8 @@ def epilogue_fields(op: OpWriter, options: Mapping[str, Any], packed: Products) 
     if packed.scale is not None:
         fields["scale"] = op.array(packed.scale, "float")
     fields |= shift_fields(op, packed.multiplier, packed.shift)
+    if op.form.is_signed and packed.fits_words:
+        fields["fits_words"] = 1
     at = op.form.offset
     fields |= {name: options[name] + at for name in ("zero_point", "qmin", "qmax")}
     if options["table"] is not None:

@@ -161,7 +161,8 @@ static void test_pointwise_depthwise(uint64_t seed)
     p->weight = taps;
     p->columns = by_taps;
     p->epilogue = (qc_epilogue){.bias = others[0], .multiplier = others[1], .shift = others[2], .right = others[3],
-                                .zero_point = p->epilogue.zero_point, .qmin = p->epilogue.qmin, .qmax = p->epilogue.qmax};
+                                .fits_words = p->epilogue.fits_words, .zero_point = p->epilogue.zero_point,
+                                .qmin = p->epilogue.qmin, .qmax = p->epilogue.qmax};
     for (int64_t i = 0; i < 1024; i++)
         others[2][i] = others[2][i] < 32 ? 32 : others[2][i];
     *before = (qc_conv2d){.batch = p->batch, .height = p->height, .width = p->width, .channels = between(1, 70),

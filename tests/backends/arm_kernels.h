@@ -96,6 +96,17 @@ static void fill_sum(int32_t *k)
     bounds(&k[5], &k[6], &k[7]);
 }
 
+/* Whether all results of the scaling fit in 16 bits, as emission proves it. */
+static int fits_words(int64_t channels, int64_t depth)
+{
+    for (int64_t i = 0; i < channels; i++) {
+        const int64_t bound = depth * 128 * 127 + llabs(bias[i]);
+        if (((__int128)bound * multiplier[i] >> shift[i]) + 130 >= 1 << 15)
+            return 0;
+    }
+    return 1;
+}
+
 static qc_epilogue epilogue_of(int64_t channels, int64_t depth, int has_residual)
 {
     qc_epilogue e = {.bias = bias, .multiplier = multiplier, .shift = shift, .right = right};
@@ -106,6 +117,12 @@ static qc_epilogue epilogue_of(int64_t channels, int64_t depth, int has_residual
             e.left = left;
     }
     bounds(&e.zero_point, &e.qmin, &e.qmax);
+    e.fits_words = fits_words(channels, depth);
+    if (maybe(50)) {
+        e.qmin = -128;
+        e.qmax = 127;
+        e.zero_point = maybe(60) ? -128 : e.zero_point;
+    }
     if (maybe(10))
         e.left = e.right = NULL;
     if (maybe(20)) {

@@ -1,266 +1,208 @@
-/* Depthwise convolution with sdot, over groups of four pixels.
- *
- * sdot adds four products per 32-bit lane, so the lane of a channel wants four neighbouring pixels of it. Rows are
- * laid out for that once for all kernel rows that read them: at every second pixel the four from there on, as
- * [16 channels][pixel / 2][4 parts][4 channels][4 pixels]. A result at an even pixel multiplies with the taps as
- * they are, one at an odd pixel with the taps shifted by one. Kernels too large or too far apart for that gather
- * their pixels anew. */
+/* Depthwise convolution with sdot, over groups of four pixels: depthwise_dotprod.h. */
 #include "level.h"
 
 #if defined(QC_DOT)
-#include "depthwise_neon.h"
+/* The loops below are in the order in which they should run. */
+#if defined(__GNUC__) && !defined(__clang__)
+#pragma GCC optimize("no-schedule-insns", "no-schedule-insns2", "no-tree-ter")
+#endif
+#include "depthwise_dotprod.h"
 
-/* Vectors of taps that a kernel row takes, starting at an even or odd pixel. */
-QC_INLINE int vectors(int kernel_w, int odd)
-{
-    return (kernel_w + odd + 3) / 4;
-}
+#if defined(__clang__)
+#define DOT(sum, x, taps) sum = vdotq_s32(sum, x, taps);
+#else
+/* The intrinsic's operand and result are two values to gcc, which moves some of them about. */
+#define DOT(sum, x, taps) __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(x), "w"(taps));
+#endif
 
-QC_INLINE int vectors_of_row(int kernel_w, int stride)
-{
-    return vectors(kernel_w, 0) + (stride % 2 ? vectors(kernel_w, 1) : 0);
-}
-
-static int takes_quads(const qc_conv2d *p)
-{
-    return p->dilation_w == 1 && p->epilogue.right && p->kernel_w <= 7 &&
-           p->kernel_h * vectors_of_row((int)p->kernel_w, (int)p->stride_w) * 256 <= QC_BLOCK_WEIGHTS;
-}
-
-/* Writes the taps of each part and kernel row, as they are and shifted. */
-void qc_depthwise_begin(const qc_channels *c)
-{
-    const qc_conv2d *p = &c->d->conv;
-    if (!takes_quads(p))
-        return;
-    const int groups = vectors((int)p->kernel_w, 0), odd = p->stride_w % 2 ? vectors((int)p->kernel_w, 1) : 0;
-    const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
-    int8_t *out = c->weight;
-    for (int part = 0; part < 16; part++) {
-        const int8_t *taps = weight + part % 4 * 64 + part / 4 * 16;
-        for (int64_t ky = 0; ky < p->kernel_h; ky++, taps += groups * 256) {
-            const int8x16_t low = load16(taps), high = groups > 1 ? load16(taps + 256) : vdupq_n_s8(0);
-            store16(out, low);
-            if (groups > 1)
-                store16(out + 16, high);
-            out += groups * 16;
-            if (odd)
-                store16(out, vreinterpretq_s8_u32(vshlq_n_u32(vreinterpretq_u32_s8(low), 8)));
-            if (odd > 1) {
-                const uint32x4_t shifted = vshlq_n_u32(vreinterpretq_u32_s8(high), 8);
-                store16(out + 16, vreinterpretq_s8_u32(vsriq_n_u32(shifted, vreinterpretq_u32_s8(low), 24)));
-            }
-            out += odd * 16;
-        }
-    }
-}
-
-/* Two pixels of 16 channels, channel by channel. */
-typedef struct {
-    int16x8_t low, high;
-} two_pixels;
-
-QC_INLINE two_pixels join_pixels(int8x16_t a, int8x16_t b)
-{
-    return (two_pixels){vreinterpretq_s16_s8(vzip1q_s8(a, b)), vreinterpretq_s16_s8(vzip2q_s8(a, b))};
-}
-
-QC_INLINE void store_quads(uint8_t *row, two_pixels a, two_pixels b)
-{
-    vst1q_s16((int16_t *)(void *)row, vzip1q_s16(a.low, b.low));
-    vst1q_s16((int16_t *)(void *)(row + 16), vzip2q_s16(a.low, b.low));
-    vst1q_s16((int16_t *)(void *)(row + 32), vzip1q_s16(a.high, b.high));
-    vst1q_s16((int16_t *)(void *)(row + 48), vzip2q_s16(a.high, b.high));
-}
-
-/* The pixels x and x + 1 of an image row, of which either may be padding. */
-QC_INLINE two_pixels load_pixels(const qc_conv2d *p, const uint8_t *pixels, int64_t step, int64_t x, int8x16_t padding)
-{
-    const int8x16_t a = (uint64_t)x < (uint64_t)p->width ? load16(pixels + x * step) : padding;
-    const int8x16_t b = (uint64_t)(x + 1) < (uint64_t)p->width ? load16(pixels + (x + 1) * step) : padding;
-    return join_pixels(a, b);
-}
-
-void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int64_t step, uint8_t *row)
-{
-    const qc_conv2d *p = &c->d->conv;
-    const uint8_t *pixels = rows[0];
-    if (!takes_quads(p)) {
-        qc_depthwise_lay_out_pixels(c, pixels, step, row);
-        return;
-    }
-    const int64_t step_of_lanes = c->d->row_bytes / 256 * 64;
-    /* Results come in groups; what those behind the last one read does not matter. */
-    const int64_t places = (p->out_width - 1) * p->stride_w / 2 + 2 * vectors((int)p->kernel_w, 1) - 1;
-    const int8x16_t padding = vdupq_n_s8((int8_t)p->pad_value);
-    if (!pixels) {
-        for (int64_t channel = 0; channel < c->lanes; channel += 16, row += step_of_lanes)
-            memset(row, p->pad_value, (size_t)(places * 64));
-        return;
-    }
-    for (int64_t channel = 0; channel < c->lanes; channel += 16, pixels += 16, row += step_of_lanes) {
-        int64_t q = 0, x = -p->pad_left;
-        uint8_t *out = row;
-        two_pixels here = load_pixels(p, pixels, step, x, padding);
-        for (; q < places && x + 2 < 0; q++, x += 2, out += 64) {
-            const two_pixels after = load_pixels(p, pixels, step, x + 2, padding);
-            store_quads(out, here, after);
-            here = after;
-        }
-        /* where x + 2 and x + 3 lie inside, two places at a time */
-        int64_t inside = qc_min(places - q, (p->width - 2 - x) / 2);
-        const uint8_t *at = pixels + (x + 2) * step;
-        for (; inside >= 2; inside -= 2, q += 2, x += 4, at += 4 * step, out += 128) {
-            const two_pixels after = join_pixels(load16(at), load16(at + step));
-            const two_pixels last = join_pixels(load16(at + 2 * step), load16(at + 3 * step));
-            store_quads(out, here, after);
-            store_quads(out + 64, after, last);
-            here = last;
-        }
-        for (; q < places; q++, x += 2, out += 64) {
-            const two_pixels after = load_pixels(p, pixels, step, x + 2, padding);
-            store_quads(out, here, after);
-            here = after;
-        }
-    }
-}
-
-/* Adds a kernel row to the sums of `pixels` results of eight channels; `kept` are its taps, part by part. */
-QC_INLINE void add_row(int32x4_t *sums, const uint8_t *at, const int8x16_t *kept, int part_step, int kernel_w, int stride,
-                       int pixels)
-{
-#pragma GCC unroll 2
-    for (int part = 0; part < 2; part++)
-#pragma GCC unroll 8
-        for (int n = 0; n < pixels; n++) {
-            const int x = n * stride, odd = x % 2, first = odd ? vectors(kernel_w, 0) : 0;
-#pragma GCC unroll 2
-            for (int i = 0; i < vectors(kernel_w, odd); i++)
-                sums[2 * n + part] = vdotq_s32(sums[2 * n + part], load16(at + part * 16 + (x / 2 + 2 * i) * 64),
-                                               kept[part * part_step + first + i]);
-        }
-}
-
-/* Eight channels of a row of results. */
-typedef struct {
-    const qc_channels *c;
-    const uint8_t *const *rows;
-    int64_t lane, at;        /* the first channel in its block, and where its two parts begin in laid-out rows */
-    const int8_t *weight;
-    uint8_t *out;
-    int64_t stride;          /* of `out`, from pixel to pixel */
-} eight_of_row;
-
-/* With taps in registers. */
-QC_INLINE void eight_row(const eight_of_row *r, int kernel_h, int kernel_w, int stride, int pixels)
+/* 3x3: four results of eight channels at a time, with taps in registers. */
+QC_INLINE void row_of_three(const block_row *r, int stride)
 {
     const qc_channels *c = r->c;
-    const uint8_t *const *rows = r->rows;
-    const int8_t *weight = r->weight;
-    const eight_channels k = load_channels(&c->d->conv.epilogue, c->block + r->lane);
-    int64_t at = r->at;
-    uint8_t *out = r->out;
-    const int count = vectors_of_row(kernel_w, stride);
-    int8x16_t kept[12];
-#pragma GCC unroll 12
-    for (int i = 0; i < 2 * kernel_h * count; i++)
-        kept[i] = load16(weight + 16 * i);
-    const int64_t width = c->d->conv.out_width, step = r->stride;
-    const uint8_t *row[3];
-    for (int ky = 0; ky < kernel_h; ky++)
-        row[ky] = rows[ky];
-    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, out += pixels * step) {
-        int32x4_t sums[8];
-#pragma GCC unroll 8
-        for (int n = 0; n < 2 * pixels; n++)
-            sums[n] = k.bias[n % 2];
-#pragma GCC unroll 3
-        for (int ky = 0; ky < kernel_h; ky++)
-            add_row(sums, row[ky] + at, kept + ky * count, kernel_h * count, kernel_w, stride, pixels);
-        store_pixels(&k, sums, pixels, width - x, out, step);
-    }
-}
-
-/* The same with taps from memory, for eight results at a time. */
-QC_INLINE void eight_row_large(const eight_of_row *r, int kernel_h, int kernel_w, int stride, int pixels)
-{
-    const qc_channels *c = r->c;
-    const uint8_t *const *rows = r->rows;
-    const int8_t *weight = r->weight;
-    const eight_channels k = load_channels(&c->d->conv.epilogue, c->block + r->lane);
-    int64_t at = r->at;
-    uint8_t *out = r->out;
-    const int count = vectors_of_row(kernel_w, stride);
-    const int64_t width = c->d->conv.out_width;
-    for (int64_t x = 0; x < width; x += pixels, at += pixels * stride * 32, out += pixels * r->stride) {
-        int32x4_t sums[16];
-#pragma GCC unroll 16
-        for (int n = 0; n < 2 * pixels; n++)
-            sums[n] = k.bias[n % 2];
-        for (int ky = 0; ky < kernel_h; ky++) {
-            int8x16_t kept[8];
+    const int64_t step_of_lanes = lanes_step(c), step = r->to.stride;
+    const int count = vectors_of_row(3, stride);
+    const int8_t *weight = c->weight;
+    for (int64_t lane = 0; lane < c->lanes; lane += 8, weight += 6 * count * 16) {
+        const channel_constants k = constants_of(&c->d->conv.epilogue, c->block + lane);
+        const int64_t at = lane / 16 * step_of_lanes + lane % 16 * 4;
+        const uint8_t *row[3] = {r->rows[0] + at, r->rows[1] + at, r->rows[2] + at};
+        uint8_t *out = r->to.out + lane;
+        int8x16_t kept[12];
+#pragma GCC unroll 6
+        for (int i = 0; i < 6 * count; i += 2)
+            LOAD_PAIR(kept[i], kept[i + 1], weight + 16 * i)
+        int32x4_t multiplier[2], right[2];
+        LOAD_PAIR(multiplier[0], multiplier[1], k.multiplier)
+        LOAD_PAIR(right[0], right[1], k.right)
+        for (int64_t left = c->d->conv.out_width; left > 0; left -= 4) {
+            int32x4_t sums[8];
 #pragma GCC unroll 4
-            for (int i = 0; i < count; i++) {
-                kept[i] = load16(weight + 16 * (ky * count + i));
-                kept[count + i] = load16(weight + 16 * ((kernel_h + ky) * count + i));
-            }
-            add_row(sums, rows[ky] + at, kept, count, kernel_w, stride, pixels);
+            for (int n = 0; n < 8; n += 2)
+                LOAD_PAIR(sums[n], sums[n + 1], k.bias)
+#pragma GCC unroll 3
+            for (int ky = 0; ky < 3; ky++)
+#pragma GCC unroll 4
+                for (int n = 0; n < 4; n += stride == 1 ? 2 : 1) {
+                    int8x16_t low, high;
+                    LOAD_PAIR_BEFORE(low, high, row[ky], 64)
+                    DOT(sums[2 * n], low, kept[ky * count])
+                    DOT(sums[2 * n + 1], high, kept[(3 + ky) * count])
+                    if (stride == 1) {
+                        DOT(sums[2 * n + 2], low, kept[ky * count + 1])
+                        DOT(sums[2 * n + 3], high, kept[(3 + ky) * count + 1])
+                    }
+                }
+            int8x16_t y[2];
+            requant_sums(&k, sums, 8, multiplier, right, 2, y);
+            if (left >= 4)
+                store_eights(y, 4, 4, out, step);
+            else
+                store_eights(y, 4, left, out, step);
+            out += 4 * step;
         }
-        store_pixels(&k, sums, pixels, width - x, out, r->stride);
     }
 }
 
-/* The same for any size. */
-static void eight_row_any(const eight_of_row *r)
+__attribute__((noinline)) static void row_3x3s1(const block_row *r) { row_of_three(r, 1); }
+__attribute__((noinline)) static void row_3x3s2(const block_row *r) { row_of_three(r, 2); }
+
+/* Vectors i - 1 and i of what the next kernel row needs, or i alone. */
+#define NEXT_PAIR(i) LOAD_PAIR(x[(i) - 1], x[i], next + 16 * ((i) - 1))
+#define NEXT(i) x[i] = load16(next + 16 * (i));
+
+/* Five taps a row: `pixels` results of four channels, of which `left` are stored. Each row begins to load what the
+ * next one needs, and so does the last. */
+QC_INLINE uint8_t *results_of_five(const block_row *r, const channel_constants *k, int64_t at, const int8_t *weight,
+                                   int stride, int pixels, int64_t left, uint8_t *out)
 {
-    const qc_conv2d *p = &r->c->d->conv;
+    const int shifts = stride == 1 ? 4 : 2, groups = (pixels - 1) * stride / 4 + 2;
     const uint8_t *const *rows = r->rows;
-    const int8_t *weight = r->weight;
-    const eight_channels k = load_channels(&p->epilogue, r->c->block + r->lane);
-    const int64_t at = r->at;
-    uint8_t *out = r->out;
-    const int kernel_w = (int)p->kernel_w, count = vectors_of_row(kernel_w, (int)p->stride_w);
-    for (int64_t i = 0; i < p->out_width; i += 2, out += 2 * r->stride) {
-        int32x4_t sums[4] = {k.bias[0], k.bias[1], k.bias[0], k.bias[1]};
-        for (int n = 0; n < 2; n++) {
-            const int64_t x = (i + n) * p->stride_w;
-            const int odd = (int)(x % 2), first = odd ? vectors(kernel_w, 0) : 0;
-            for (int64_t ky = 0; ky < p->kernel_h; ky++)
-                for (int v = 0; v < vectors(kernel_w, odd); v++)
-                    for (int part = 0; part < 2; part++)
-                        sums[2 * n + part] =
-                            vdotq_s32(sums[2 * n + part], load16(rows[ky] + at + part * 16 + (x / 2 + 2 * v) * 64),
-                                      load16(weight + 16 * ((part * p->kernel_h + ky) * count + first + v)));
+    const uint8_t *next = *rows++ + at;
+    int32x4_t sums[16];
+    int8x16_t x[10], low[2], high[2];
+#pragma GCC unroll 8
+    for (int n = 0; n < pixels; n += 2)
+        LOAD_PAIR(sums[n], sums[n + 1], k->bias)
+    LOAD_PAIR_BEFORE(low[0], high[0], weight, 32)
+#pragma GCC unroll 5
+    for (int i = 1; i < groups; i += 2)
+        NEXT_PAIR(i)
+    if (groups % 2)
+        NEXT(groups - 1)
+    for (int64_t ky = r->c->d->conv.kernel_h; ky > 0; ky--) {
+        int done = 0;
+        next = *rows++ + at;
+#pragma GCC unroll 4
+        for (int s = 0; s < shifts; s++) {
+            LOAD_PAIR_BEFORE(low[(s + 1) % 2], high[(s + 1) % 2], weight, 32)
+#pragma GCC unroll 16
+            for (int n = s; n < pixels; n += shifts) {
+                const int i = n * stride / 4;
+                DOT(sums[n], x[i], low[s % 2])
+                DOT(sums[n], x[i + 1], high[s % 2])
+                if (s == shifts - 1 && i % 2) {
+                    NEXT_PAIR(i)
+                    done = i + 1;
+                }
+            }
         }
-        store_pixels(&k, sums, 2, p->out_width - i, out, r->stride);
+#pragma GCC unroll 5
+        for (int i = done + 1; i < groups; i += 2)
+            NEXT_PAIR(i)
+        if (groups % 2)
+            NEXT(groups - 1)
+    }
+    int8x16_t y[4];
+    const int32x4_t multiplier = vld1q_s32(k->multiplier), right = vld1q_s32(k->right);
+    requant_sums(k, sums, pixels, &multiplier, &right, 1, y);
+#pragma GCC unroll 4
+    for (int n = 0; n < pixels; n += 4) {
+        if (left > n)
+            STORE_PART(out, y[n / 4], s, 0, r->to.stride)
+        if (left > n + 1)
+            STORE_PART(out, y[n / 4], s, 1, r->to.stride)
+        if (n + 2 < pixels && left > n + 2)
+            STORE_PART(out, y[n / 4], s, 2, r->to.stride)
+        if (n + 2 < pixels && left > n + 3)
+            STORE_PART(out, y[n / 4], s, 3, r->to.stride)
+    }
+    return out;
+}
+
+QC_INLINE void row_of_five(const block_row *r, int stride)
+{
+    const qc_channels *c = r->c;
+    const int64_t step_of_lanes = lanes_step(c), width = c->d->conv.out_width;
+    const int64_t taps = c->d->conv.kernel_h * (stride == 1 ? 4 : 2) * 32;
+    const int8_t *weight = c->weight;
+    channel_constants k = constants_of(&c->d->conv.epilogue, c->block);
+    for (int64_t lane = 0; lane < c->lanes; lane += 4, weight += taps) {
+        int32_t bias[8];
+        const int32x4_t own = vld1q_s32(c->d->conv.epilogue.bias + c->block + lane);
+        vst1q_s32(bias, own);
+        vst1q_s32(bias + 4, own);
+        k.bias = bias;
+        int64_t at = lane / 16 * step_of_lanes + lane % 16 / 4 * (step_of_lanes / 4), left = width;
+        uint8_t *out = r->to.out + lane;
+        for (; left >= 16; left -= 16, at += 64 * stride)
+            out = results_of_five(r, &k, at, weight, stride, 16, 16, out);
+        if (left > 14)
+            results_of_five(r, &k, at, weight, stride, 16, left, out);
+        else if (left > 12)
+            results_of_five(r, &k, at, weight, stride, 14, left, out);
+        else if (left > 8)
+            results_of_five(r, &k, at, weight, stride, 12, left, out);
+        else if (left > 0)
+            results_of_five(r, &k, at, weight, stride, 8, left, out);
+        k.multiplier += 4;
+        k.right += 4;
+        k.left = k.left ? k.left + 4 : NULL;
     }
 }
 
-typedef void (*eight_function)(const eight_of_row *r);
+__attribute__((noinline)) static void row_5s1(const block_row *r) { row_of_five(r, 1); }
+__attribute__((noinline)) static void row_5s2(const block_row *r) { row_of_five(r, 2); }
 
-#define ROW(FORM, H, W, S, PIXELS)                                                             \
-    __attribute__((noinline)) static void row_##H##x##W##s##S(const eight_of_row *r)           \
-    {                                                                                          \
-        FORM(r, H, W, S, PIXELS);                                                              \
-    }
-
-ROW(eight_row, 3, 3, 1, 4)
-ROW(eight_row, 3, 3, 2, 4)
-ROW(eight_row_large, 5, 5, 1, 8)
-ROW(eight_row_large, 5, 5, 2, 4)
-
-static eight_function function_for(const qc_conv2d *p)
+/* Any size that is laid out at every second pixel, two results of eight channels at a time. */
+static void row_of_seconds(const block_row *r)
 {
-    if (p->kernel_h == 3 && p->kernel_w == 3 && p->stride_w <= 2)
-        return p->stride_w == 1 ? row_3x3s1 : row_3x3s2;
-    if (p->kernel_h == 5 && p->kernel_w == 5 && p->stride_w <= 2)
-        return p->stride_w == 1 ? row_5x5s1 : row_5x5s2;
-    return eight_row_any;
+    const qc_channels *c = r->c;
+    const qc_conv2d *p = &c->d->conv;
+    const int64_t step_of_lanes = lanes_step(c);
+    const int kernel_w = (int)p->kernel_w, count = vectors_of_row(kernel_w, (int)p->stride_w);
+    for (int64_t lane = 0; lane < c->lanes; lane += 8) {
+        const channel_constants k = constants_of(&p->epilogue, c->block + lane);
+        const int8_t *weight = c->weight + lane / 4 * p->kernel_h * count * 16;
+        const int64_t at = lane / 16 * step_of_lanes + lane % 16 * 4;
+        const int32x4_t multiplier[2] = {vld1q_s32(k.multiplier), vld1q_s32(k.multiplier + 4)};
+        const int32x4_t right[2] = {vld1q_s32(k.right), vld1q_s32(k.right + 4)};
+        for (int64_t i = 0; i < p->out_width; i += 2) {
+            int32x4_t sums[4];
+            LOAD_PAIR(sums[0], sums[1], k.bias)
+            LOAD_PAIR(sums[2], sums[3], k.bias)
+#pragma GCC unroll 2
+            for (int n = 0; n < 2; n++) {
+                const int64_t x = (i + n) * p->stride_w;
+                const int odd = (int)(x % 2), first = odd ? vectors(kernel_w, 0) : 0;
+                for (int64_t ky = 0; ky < p->kernel_h; ky++)
+                    for (int v = 0; v < vectors(kernel_w, odd); v++) {
+                        const uint8_t *pixels = r->rows[ky] + at + (x / 2 + 2 * v) * 64;
+                        const int8_t *taps = weight + 16 * (ky * count + first + v);
+                        DOT(sums[2 * n], load16(pixels), load16(taps))
+                        DOT(sums[2 * n + 1], load16(pixels + 16), load16(taps + 16 * p->kernel_h * count))
+                    }
+            }
+            int8x16_t y;
+            requant_sums(&k, sums, 4, multiplier, right, 2, &y);
+            store_eights(&y, 2, p->out_width - i, r->to.out + lane + i * r->to.stride, r->to.stride);
+        }
+    }
 }
 
 /* Four taps of a kernel row at a time over pixels of QC_BLOCK bytes. */
-static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, row_target to)
+static void row_of_pixels(const block_row *r)
 {
+    const qc_channels *c = r->c;
     const qc_conv2d *p = &c->d->conv;
     const qc_epilogue *e = &p->epilogue;
     const int64_t groups = (p->kernel_w + 3) / 4;
@@ -273,52 +215,49 @@ static void row_of_pixels(const qc_channels *c, const uint8_t *const *rows, row_
             for (int64_t ky = 0; ky < p->kernel_h; ky++)
                 for (int64_t kx = 0; kx < p->kernel_w; kx += 4, weight += 256) {
                     int8x16_t x[4];
-                    uint8_t quads[64];
                     for (int64_t j = 0; j < 4; j++) {
                         const int64_t tap = qc_min(kx + j, p->kernel_w - 1);
-                        x[j] = load16(rows[ky] + (i * p->stride_w + tap * p->dilation_w) * QC_BLOCK + lane);
+                        x[j] = load16(r->rows[ky] + (i * p->stride_w + tap * p->dilation_w) * QC_BLOCK + lane);
                     }
-                    store_quads(quads, join_pixels(x[0], x[1]), join_pixels(x[2], x[3]));
+                    const four_pixels four = join_pairs(join_pixels(x[0], x[1]), join_pixels(x[2], x[3]));
                     for (int part = 0; part < 4; part++)
-                        sums[part] = vdotq_s32(sums[part], load16(quads + 16 * part), load16(weight + 64 * part));
+                        DOT(sums[part], vreinterpretq_s8_s16(four.part[part]), load16(weight + 64 * part))
                 }
             const int64_t lanes = qc_min(16, c->lanes - lane);
             for (int64_t half = 0; half < lanes; half += 8) {
-                const eight_channels k = load_channels(e, c->block + lane + half);
-                const int32x4_t pair[4] = {sums[half / 4], sums[half / 4 + 1], sums[0], sums[1]};
-                store_pixels(&k, pair, 2, 1, to.out + i * to.stride + lane + half, to.stride);
+                const channel_constants k = constants_of(e, c->block + lane + half);
+                const int32x4_t multiplier[2] = {vld1q_s32(k.multiplier), vld1q_s32(k.multiplier + 4)};
+                const int32x4_t right[2] = {vld1q_s32(k.right), vld1q_s32(k.right + 4)};
+                int32x4_t pair[2] = {sums[half / 4], sums[half / 4 + 1]};
+                int8x16_t y;
+                requant_sums(&k, pair, 2, multiplier, right, 2, &y);
+                store_eights(&y, 2, 1, r->to.out + i * r->to.stride + lane + half, r->to.stride);
             }
         }
+}
+
+static row_function function_for(const qc_conv2d *p)
+{
+    if (!p->epilogue.right)
+        return NULL;
+    switch (layout_of(p)) {
+    case PIXELS:
+        return row_of_pixels;
+    case FOURTHS:
+        return p->stride_w == 1 ? row_5s1 : row_5s2;
+    default:
+        if (p->kernel_h == 3 && p->kernel_w == 3 && p->stride_w <= 2)
+            return p->stride_w == 1 ? row_3x3s1 : row_3x3s2;
+        return row_of_seconds;
+    }
 }
 
 void qc_depthwise_row(const qc_channels *c, const uint8_t *const *entries, int64_t top, int64_t step,
                       const uint8_t *const *residuals, uint8_t *const *outs)
 {
-    const qc_conv2d *p = &c->d->conv;
-    const uint8_t *rows[p->kernel_h];
     (void)top;
     (void)step;
-    for (int64_t ky = 0; ky < p->kernel_h; ky++)
-        rows[ky] = entries[ky * QC_MOST_SETS];
-    const row_target to = target_of(c, residuals[0], outs[0]);
-    if (!p->epilogue.right) {
-        qc_depthwise_row_any(c, entries, residuals, outs);
-        return;
-    }
-    if (takes_quads(p)) {
-        const eight_function function = function_for(p);
-        const int64_t places = c->d->row_bytes / 256;
-        const int64_t taps = 16 * p->kernel_h * vectors_of_row((int)p->kernel_w, (int)p->stride_w);
-        for (int64_t lane = 0; lane < c->lanes; lane += 8) {
-            const eight_of_row r = {c, rows, lane, lane / 16 * places * 64 + lane % 16 * 4, c->weight + lane / 4 * taps,
-                                    to.out + lane, to.stride};
-            function(&r);
-        }
-    } else {
-        row_of_pixels(c, rows, to);
-    }
-    if (to.apart)
-        finish_pixels(c, residuals[0], outs[0]);
+    compute_row(c, entries, residuals, outs, function_for(&c->d->conv));
 }
 #else
 typedef int qc_empty_translation_unit;

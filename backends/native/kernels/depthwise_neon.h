@@ -5,63 +5,80 @@
 #include "depthwise.h"
 #include "neon.h"
 
-/* The constants of eight channels. */
+/* The constants of the epilogue from a channel on. */
 typedef struct {
-    int32x4_t bias[2], multiplier[2], right[2], left[2];
+    const int32_t *bias, *multiplier, *right, *left;
+    int form;
     int16x8_t zero_point;
     int8x16_t low, high;
-    int has_left;
-} eight_channels;
+} channel_constants;
 
-QC_INLINE eight_channels load_channels(const qc_epilogue *e, int64_t channel)
+QC_INLINE channel_constants constants_of(const qc_epilogue *e, int64_t channel)
 {
-    eight_channels k = {.has_left = e->left != NULL};
-    for (int i = 0; i < 2; i++) {
-        k.bias[i] = vld1q_s32(e->bias + channel + 4 * i);
-        k.multiplier[i] = vld1q_s32(e->multiplier + channel + 4 * i);
-        k.right[i] = vld1q_s32(e->right + channel + 4 * i);
-        k.left[i] = e->left ? vld1q_s32(e->left + channel + 4 * i) : vdupq_n_s32(0);
-    }
+    channel_constants k = {.bias = e->bias + channel, .multiplier = e->multiplier + channel};
+    k.right = e->right + channel;
+    k.left = e->left ? e->left + channel : NULL;
+    k.form = form_of(e);
+    if (k.left && k.form == FROM_ZERO)
+        k.form = SATURATED;
     k.zero_point = vdupq_n_s16((int16_t)e->zero_point);
     k.low = vdupq_n_s8((int8_t)e->qmin);
     k.high = vdupq_n_s8((int8_t)e->qmax);
     return k;
 }
 
-QC_INLINE int16x8_t requant_channels(const eight_channels *k, int32x4_t a, int32x4_t b)
+/* SR, the same step of all sums before the next: requant_lanes in neon.h. */
+QC_INLINE void scale_sums(int32x4_t *sums, int count, const int32x4_t *multiplier, const int32x4_t *right, int period)
 {
-    if (k->has_left) {
-        a = vqshlq_s32(a, k->left[0]);
-        b = vqshlq_s32(b, k->left[1]);
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++)
+        sums[i] = vqdmulhq_s32(sums[i], multiplier[i % period]);
+#pragma GCC unroll 16
+    for (int i = 0; i < count; i++)
+        sums[i] = vrshlq_s32(sums[i], right[i % period]);
+}
+
+/* Requantizes an even number of sums, which have `period` vectors of channels, to bytes; where half a vector of those
+ * is too much, it repeats the other half. */
+QC_INLINE void requant_sums(const channel_constants *k, int32x4_t *sums, int count, const int32x4_t *multiplier,
+                            const int32x4_t *right, int period, int8x16_t *y)
+{
+    int16x8_t words[8];
+    if (k->form == FROM_ZERO) {
+        scale_sums(sums, count, multiplier, right, period);
+#pragma GCC unroll 8
+        for (int i = 0; i < count; i += 2)
+            words[i / 2] = join_words(sums[i], sums[i + 1]);
+#pragma GCC unroll 4
+        for (int i = 0; i < count; i += 4)
+            y[i / 4] = narrow_from_zero(words[i / 2], words[i / 2 + (i + 2 < count)]);
+        return;
     }
-    return narrow_words(requant_lanes(a, k->multiplier[0], k->right[0]), requant_lanes(b, k->multiplier[1], k->right[1]),
-                        k->zero_point);
+    if (k->left) {
+#pragma GCC unroll 16
+        for (int i = 0; i < count; i++)
+            sums[i] = vqshlq_s32(sums[i], vld1q_s32(k->left + 4 * (i % period)));
+    }
+    scale_sums(sums, count, multiplier, right, period);
+#pragma GCC unroll 8
+    for (int i = 0; i < count; i += 2)
+        words[i / 2] = narrow_words(sums[i], sums[i + 1], k->zero_point);
+#pragma GCC unroll 4
+    for (int i = 0; i < count; i += 4)
+        y[i / 4] = clamp_bytes(narrow_bytes(words[i / 2], words[i / 2 + (i + 2 < count)]), k->low, k->high);
 }
 
-/* Two results of eight channels. */
-QC_INLINE int8x16_t requant_pixels(const eight_channels *k, const int32x4_t *sums)
+/* Stores `pixels` results of eight channels, of which the first `left` are wanted. */
+QC_INLINE void store_eights(const int8x16_t *y, int pixels, int64_t left, uint8_t *out, int64_t stride)
 {
-    return clamp_bytes(narrow_bytes(requant_channels(k, sums[0], sums[1]), requant_channels(k, sums[2], sums[3])), k->low,
-                       k->high);
-}
-
-/* Requantizes `pixels` results of eight channels, sums[2 * n] and sums[2 * n + 1], and stores the first `count`. */
-QC_INLINE void store_pixels(const eight_channels *k, const int32x4_t *sums, int pixels, int64_t count, uint8_t *out,
-                            int64_t stride)
-{
-    int8x16_t y[4];
-#pragma GCC unroll 4
-    for (int n = 0; n < pixels; n += 2)
-        y[n / 2] = requant_pixels(k, sums + 2 * n);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (int n = 0; n < pixels; n += 2) {
-        if (count < pixels && n >= count)
+        if (left < pixels && n >= left)
             break;
-        vst1_s8((int8_t *)out, vget_low_s8(y[n / 2]));
-        if (count < pixels && n + 1 >= count)
+        STORE_PART(out, y[n / 2], d, 0, stride)
+        if (left < pixels && n + 1 >= left)
             break;
-        vst1q_lane_s64((int64_t *)(void *)(out + stride), vreinterpretq_s64_s8(y[n / 2]), 1);
-        out += 2 * stride;
+        STORE_PART(out, y[n / 2], d, 1, stride)
     }
 }
 
@@ -79,6 +96,15 @@ QC_INLINE row_target target_of(const qc_channels *c, const uint8_t *residual, ui
         return (row_target){c->row, QC_BLOCK, 1};
     return (row_target){out, p->channels, 0};
 }
+
+/* A row of results of a block; `rows` has one entry more than the kernel has rows, the last one again. */
+typedef struct {
+    const qc_channels *c;
+    const uint8_t *const *rows;
+    row_target to;
+} block_row;
+
+typedef void (*row_function)(const block_row *r);
 
 /* Table, residual and copy of a row that lies apart. */
 static inline void finish_pixels(const qc_channels *c, const uint8_t *residual, uint8_t *out)
@@ -99,6 +125,24 @@ static inline void finish_pixels(const qc_channels *c, const uint8_t *residual, 
             store_part(out + n, y, c->lanes - n);
         }
     }
+}
+
+/* Computes a row of results and what follows: `function` requantizes it, NULL where it takes 64-bit products. */
+QC_INLINE void compute_row(const qc_channels *c, const uint8_t *const *entries, const uint8_t *const *residuals,
+                           uint8_t *const *outs, row_function function)
+{
+    const int64_t kernel_h = c->d->conv.kernel_h;
+    const uint8_t *rows[kernel_h + 1];
+    if (!function) {
+        qc_depthwise_row_any(c, entries, residuals, outs);
+        return;
+    }
+    for (int64_t ky = 0; ky <= kernel_h; ky++)
+        rows[ky] = entries[qc_min(ky, kernel_h - 1) * QC_MOST_SETS];
+    const block_row r = {c, rows, target_of(c, residuals[0], outs[0])};
+    function(&r);
+    if (r.to.apart)
+        finish_pixels(c, residuals[0], outs[0]);
 }
 
 #endif

@@ -33,8 +33,9 @@ static void compute_rows(tile_target *t, int rows, int64_t columns)
         taken = (int)qc_min(rows - done, QC_NEON_ROWS);
         qc_tile_columns(t, taken, columns);
         t->rows += taken;
-        t->start += taken * t->tile->start_step;
         t->out += taken * t->stride;
+        t->residual = t->residual ? t->residual + taken * t->stride : NULL;
+        t->more = t->more ? t->more + taken * QC_TILE_LD : NULL;
         t->sums = t->sums ? t->sums + taken * QC_TILE_LD : NULL;
     }
 }
@@ -56,45 +57,87 @@ static void finish_exactly(tile_target *t, int rows)
     const qc_tile *tile = t->tile;
     int32_t sums[QC_TILE_ROWS * QC_TILE_LD];
     t->sums = sums;
+    t->rare = 1;
+    t->form = CLAMPED;
     compute_rows(t, rows, (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL);
     finish_sums(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out, tile->out_stride);
 }
 
-/* With a table or a residual behind the requantization. */
+/* With a table behind the requantization. */
 static void finish_apart(tile_target *t, int rows)
 {
     const qc_tile *tile = t->tile;
     int8_t bytes[QC_TILE_ROWS * QC_TILE_LD];
     t->out = (uint8_t *)bytes;
     t->stride = QC_TILE_LD;
+    t->residual = NULL;
     compute_rows(t, rows, tile->columns);
     finish_rows(tile->epilogue, bytes, rows, tile->columns, tile->residual, tile->out, tile->out_stride);
 }
 
+static tile_target target_of(const qc_tile *tile)
+{
+    static const int32_t zeros[QC_TILE_LD];
+    const qc_epilogue *e = tile->epilogue;
+    tile_target t = {.tile = tile, .rows = tile->rows, .groups = 1, .start = tile->start_step ? zeros : tile->start,
+                     .more = tile->start_step ? tile->start : NULL, .sums = tile->sums, .out = tile->out,
+                     .stride = tile->out_stride};
+    t.rare = t.more || t.sums || e->left;
+    t.form = CLAMPED;
+    if (tile->sums)
+        return t;
+    t.residual = tile->residual;
+    t.form = form_of(e);
+    if (t.form == FROM_ZERO && (t.rare || t.residual))
+        t.form = SATURATED;
+    t.zero_point = vdupq_n_s16((int16_t)e->zero_point);
+    t.low = vdupq_n_s8((int8_t)e->qmin);
+    t.high = vdupq_n_s8((int8_t)e->qmax);
+    if (t.residual)
+        t.sum = byte_sum_of(e->add);
+    return t;
+}
+
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
-    tile_target t;
-    t.tile = tile;
-    t.rows = tile->rows;
-    t.start = tile->start;
-    t.sums = tile->sums;
-    t.out = tile->out;
-    t.stride = tile->out_stride;
-    if (tile->sums) {
+    tile_target t = target_of(tile);
+    if (tile->sums)
         compute_rows(&t, rows, panels * QC_PANEL);
-        return;
-    }
-    if (!tile->epilogue->right) {
+    else if (!tile->epilogue->right)
         finish_exactly(&t, rows);
-        return;
-    }
-    t.zero_point = vdupq_n_s16((int16_t)tile->epilogue->zero_point);
-    t.low = vdupq_n_s8((int8_t)tile->epilogue->qmin);
-    t.high = vdupq_n_s8((int8_t)tile->epilogue->qmax);
-    if (tile->epilogue->table || tile->residual)
+    else if (tile->epilogue->table)
         finish_apart(&t, rows);
     else
         compute_rows(&t, rows, tile->columns);
+}
+
+int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)
+{
+    (void)panels;
+    if (!tile->epilogue->right || tile->epilogue->table)
+        return 0;
+    tile_target t = target_of(tile);
+    t.groups = rows / QC_NEON_ROWS;
+#if QC_NEON_ROWS == 8
+    if (rows % 8 && rows % 8 < 4) /* eight more are left for two tiles, as below */
+        t.groups = qc_max(t.groups - 1, 0);
+#endif
+    if (t.groups)
+        qc_tile_columns(&t, QC_NEON_ROWS, tile->columns);
+    return t.groups * QC_NEON_ROWS;
+}
+
+int qc_tile_rows(int64_t left, int panels)
+{
+    (void)panels;
+#if QC_NEON_ROWS == 8
+    /* Two tiles at a time; the last two share their rows, for a single row takes as many loads as five. */
+    if (left <= 8)
+        return (int)left;
+    return left < 12 ? (int)(left + 1) / 2 : left == 16 || left > 19 ? 16 : 8;
+#else
+    return (int)(left >= 16 ? 16 : left >= 8 ? 8 : qc_min(left, 4));
+#endif
 }
 
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,

@@ -30,6 +30,23 @@ QC_INLINE void store_part(void *p, int8x16_t v, int64_t n)
         out[i] = bytes[i];
 }
 
+/* Stores an element of a vector and moves on to what lies `step` bytes behind. No intrinsic does both. */
+#define STORE_PART(out, v, type, i, step) \
+    __asm__ volatile("st1 {%1." #type "}[" #i "], [%0], %2" : "+r"(out) : "w"(v), "r"(step) : "memory");
+
+/* Loads a pair of vectors. What is loaded again and again stays two instructions to a compiler: it keeps the values
+ * in registers and copies them one by one. */
+#define LOAD_PAIR(low, high, p)                                \
+    __asm__ volatile("ldp %q0, %q1, [%2]"                      \
+                     : "=w"(low), "=w"(high)                   \
+                     : "r"(p), "m"(*(const char(*)[32])(p)));
+
+/* The same of what lies `step` bytes before where p is left. */
+#define LOAD_PAIR_BEFORE(low, high, p, step)                   \
+    __asm__ volatile("ldp %q0, %q1, [%2], %3"                  \
+                     : "=w"(low), "=w"(high), "+r"(p)          \
+                     : "n"(step), "m"(*(const char(*)[32])(p)));
+
 /* SR without the saturation that a clamp to 8 bits hides (integer semantics, 4); `right` is negative. */
 QC_INLINE int32x4_t requant_lanes(int32x4_t x, int32x4_t multiplier, int32x4_t right)
 {
@@ -45,6 +62,33 @@ QC_INLINE int16x8_t narrow_words(int32x4_t low, int32x4_t high, int16x8_t zero_p
 QC_INLINE int8x16_t narrow_bytes(int16x8_t low, int16x8_t high)
 {
     return vqmovn_high_s16(vqmovn_s16(low), high);
+}
+
+/* Two vectors of numbers that fit in 16 bits. */
+QC_INLINE int16x8_t join_words(int32x4_t low, int32x4_t high)
+{
+    return vuzp1q_s16(vreinterpretq_s16_s32(low), vreinterpretq_s16_s32(high));
+}
+
+/* Words minus 128, with saturation of that. */
+QC_INLINE int8x16_t narrow_from_zero(int16x8_t low, int16x8_t high)
+{
+    const uint8x16_t y = vqmovun_high_s16(vqmovun_s16(low), high);
+    return vreinterpretq_s8_u8(veorq_u8(y, vdupq_n_u8(128)));
+}
+
+/* How scaled sums become bytes: */
+enum {
+    FROM_ZERO,  /* they fit in 16 bits, and a byte is what they are plus the zero point -128, saturated */
+    SATURATED,  /* they fit in 16 bits, and a byte is what they are plus the zero point, saturated */
+    CLAMPED,    /* anything else */
+};
+
+QC_INLINE int form_of(const qc_epilogue *e)
+{
+    if (!e->fits_words || e->qmin != -128 || e->qmax != 127)
+        return CLAMPED;
+    return e->zero_point == -128 ? FROM_ZERO : SATURATED;
 }
 
 QC_INLINE int8x16_t clamp_bytes(int8x16_t v, int8x16_t low, int8x16_t high)

@@ -76,6 +76,7 @@ typedef struct {
     const float *scale;          /* multiplier * 2^-shift where the fp32 round-down path is exact, else NULL */
     const int32_t *left, *right; /* with signed codes: max(0, 32 - shift), NULL where all are 0, and the negative of
                                     max(1, shift - 31), NULL where these would not give SR */
+    int32_t fits_words;          /* with signed codes: whether all results fit in 16 bits, zero point added or not */
     int32_t zero_point, qmin, qmax;
     const qc_code *table;        /* 256 codes or NULL */
     int32_t has_residual;

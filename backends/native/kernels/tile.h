@@ -46,16 +46,19 @@ typedef struct {
  * row(t, r)[k] * weight[p][t][k / 4][n][k % 4], for `rows` rows as qc_tile_rows gives them. */
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels);
 
-/* Most bytes of weights of a strip, so that they stay in the first-level cache; 0 where there are no strips. */
+/* Most bytes of weights of a strip; 0 where there are no strips. On x86 they are to stay in the first-level cache;
+ * on ARM half a panel at a time goes down all rows. */
 #if defined(QC_AVX512)
 #define QC_STRIP_WEIGHTS (16 << 10)
+#elif defined(QC_NEON)
+#define QC_STRIP_WEIGHTS (1 << 30)
 #else
 #define QC_STRIP_WEIGHTS 0
 #endif
 
 /* Computes the first of `rows` rows that share their offsets, as tiles would do one after another, where that is faster: bytes
  * whose requantization is exact in registers. Pointers count as with tiles. Returns how many it computed. */
-#if defined(QC_AVX512)
+#if QC_STRIP_WEIGHTS
 int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels);
 #else
 static inline int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels)

@@ -5,11 +5,12 @@
 /* The loops below are in the order in which they should run; gcc would order them for more registers than there
  * are. */
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-schedule-insns", "no-schedule-insns2")
+#pragma GCC optimize("no-schedule-insns", "no-schedule-insns2", "no-tree-ter")
 #endif
 #include "tile_neon.h"
 
-#define POINT(r) row##r = rows[r];
+#define HALF_PANEL 32 /* bytes of eight columns in a step */
+#define POINT(r) row##r = at[r];
 #define FIRST_POINT(r) const uint8_t *row##r = rows[r];
 #define READ_16(r) const int8x16_t a##r = load16(row##r + k);
 #define READ_8(r) const int8x8_t a##r = vld1_s8((const int8_t *)row##r + k);
@@ -56,29 +57,25 @@
 #define EARLY_16(step)
 #define LATE_16(step) WEIGHTS_16(step)
 
-#define START(r, i) int32x4_t c##r##_##i = vld1q_s32(start##r + 4 * i);
-#define START_8(r) START(r, 0) START(r, 1)
-#define START_16(r) START_8(r) START(r, 2) START(r, 3)
+#define START(r, i, j)             \
+    int32x4_t c##r##_##i, c##r##_##j; \
+    LOAD_PAIR(c##r##_##i, c##r##_##j, start + 4 * i)
+#define START_8(r) START(r, 0, 1)
+#define START_16(r) START_8(r) START(r, 2, 3)
 
-/* Pointers to rows change with the tap: where there is one tap, they are loaded once for all columns. */
-#define SETUP(ROWS)                                                          \
-    const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
-    const int has_8 = depth & 8, has_4 = depth & 4;                          \
-    const int64_t taps = tile->taps;                                         \
-    const uint8_t *const *rows = t->rows;                                    \
-    ROWS_##ROWS(FIRST_POINT)
+#define SETUP                                                                  \
+    const int64_t depth = 4 * tile->k4, sixteens = depth & ~(int64_t)15;       \
+    const int has_8 = depth & 8, has_4 = depth & 4;                            \
+    const int64_t row_step = tile->row_step;
 
+/* Where taps share the pointers to rows, they are loaded once. */
 #define SUMS(ROWS, COLUMNS)                                                                        \
-    const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
-    STARTS_##ROWS                                                                                  \
+    const uint8_t *const *at = rows;                                                               \
+    ROWS_##ROWS(FIRST_POINT)                                                                       \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
-    for (int64_t tap = 0; tap < taps; tap++) {                                                     \
-        int64_t k = tile->offsets[tap];                                                            \
-        if (taps > 1) {                                                                            \
-            rows = t->rows + tap * tile->row_step;                                                 \
-            ROWS_##ROWS(POINT)                                                                     \
-        }                                                                                          \
-        for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
+    for (int64_t tap = 0;;) {                                                                      \
+        int64_t k = offsets[tap];                                                                  \
+        for (const int64_t end = k + sixteens; k < end; k += 16, weight += 256) {                  \
             WEIGHTS_##COLUMNS(0)                                                                   \
             EARLY_##COLUMNS(1)                                                                     \
             LEAD_##ROWS(READ_16, LANE0_##COLUMNS)                                                  \
@@ -106,6 +103,12 @@
             ROWS_##ROWS(ONE_DOT_##COLUMNS)                                                         \
             weight += 64;                                                                          \
         }                                                                                          \
+        if (++tap == taps)                                                                         \
+            break;                                                                                 \
+        if (row_step) {                                                                            \
+            at += row_step;                                                                        \
+            ROWS_##ROWS(POINT)                                                                     \
+        }                                                                                          \
     }
 #define SUMS_8(ROWS) SUMS(ROWS, 8)
 #define SUMS_16(ROWS) SUMS(ROWS, 16)
@@ -129,19 +132,7 @@ static const tile_function narrow[] = {NULL,     tile_1x8, tile_2x8, tile_3x8, t
 static const tile_function wide[] = {NULL,       tile_1x16, tile_2x16, tile_3x16, tile_4x16,
                                      tile_5x16,  NULL,      NULL,      NULL};
 
-int qc_tile_rows(int64_t left, int panels)
-{
-    (void)panels;
-    /* Two tiles at a time; the last two share their rows, for a single row takes as many loads as five. */
-    if (left <= 8)
-        return (int)left;
-    return left < 12 ? (int)(left + 1) / 2 : left == 16 || left > 19 ? 16 : 8;
-}
-
-void qc_tile_columns(const tile_target *t, int rows, int64_t columns)
-{
-    qc_tile_halves(t, columns, wide[rows], narrow[rows]);
-}
+TILE_COLUMNS
 #else
 typedef int qc_empty_translation_unit;
 #endif

@@ -6,7 +6,7 @@
 
 #if defined(QC_I8MM)
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-schedule-insns", "no-schedule-insns2")
+#pragma GCC optimize("no-schedule-insns", "no-schedule-insns2", "no-tree-ter")
 #endif
 #include "tile_neon.h"
 
@@ -16,7 +16,8 @@
 #define PAIRS_3(X) PAIRS_2(X) X(1, 2, 3)
 #define PAIRS_4(X) PAIRS_3(X)
 
-#define POINT(p, r, s) const uint8_t *row##r = rows[r], *row##s = rows[s];
+#define HALF_PANEL 64 /* bytes of eight columns in a step */
+#define POINT(p, r, s) const uint8_t *row##r = at[r], *row##s = at[s];
 #define JOIN(low, high, a, b) vreinterpretq_s8_s64(low##high(vreinterpretq_s64_s8(a), vreinterpretq_s64_s8(b)))
 #define READ_16(p, r, s)                                                           \
     const int8x16_t first##p = load16(row##r + k), second##p = load16(row##s + k); \
@@ -63,9 +64,9 @@
 
 /* Row r is half `half` of the squares of pair p. */
 #define ROW(r, p, half, i, j0, j1)                                                       \
-    int32x4_t c##r##_##i = vaddq_s32(                                                    \
-        vld1q_s32(start##r + 4 * i),                                                     \
-        vreinterpretq_s32_s64(vzip##half##q_s64(vreinterpretq_s64_s32(d##p##_##j0), vreinterpretq_s64_s32(d##p##_##j1))));
+    int32x4_t c##r##_##i = vreinterpretq_s32_s64(                                        \
+        vzip##half##q_s64(vreinterpretq_s64_s32(d##p##_##j0), vreinterpretq_s64_s32(d##p##_##j1))); \
+    c##r##_##i = vaddq_s32(c##r##_##i, b##i);
 #define ROW_8(r, p, half) ROW(r, p, half, 0, 0, 1) ROW(r, p, half, 1, 2, 3)
 #define ROW_16(r, p, half) ROW_8(r, p, half) ROW(r, p, half, 2, 4, 5) ROW(r, p, half, 3, 6, 7)
 #define UNPAIR_1(ROW) ROW(0, 0, 1)
@@ -73,18 +74,22 @@
 #define UNPAIR_3(ROW) UNPAIR_2(ROW) ROW(2, 1, 1)
 #define UNPAIR_4(ROW) UNPAIR_3(ROW) ROW(3, 1, 2)
 
-#define SETUP(ROWS)                                                          \
-    const int64_t depth = 4 * tile->k4, whole = depth & ~(int64_t)15;        \
-    const int has_8 = depth & 8;
+#define BIAS(i) const int32x4_t b##i = vld1q_s32(start + 4 * i);
+#define BIAS_8 BIAS(0) BIAS(1)
+#define BIAS_16 BIAS_8 BIAS(2) BIAS(3)
+
+#define SETUP                                                                  \
+    const int64_t depth = 4 * tile->k4, sixteens = depth & ~(int64_t)15;       \
+    const int has_8 = depth & 8;                                               \
+    const int64_t row_step = tile->row_step;
 
 #define SUMS(ROWS, COLUMNS)                                                                        \
-    const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 8;             \
     PAIRS_##ROWS(START_##COLUMNS)                                                                  \
-    for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
-        const uint8_t *const *rows = t->rows + tap * tile->row_step;                               \
-        int64_t k = tile->offsets[tap];                                                            \
+    const uint8_t *const *at = rows;                                                               \
+    for (int64_t tap = 0; tap < taps; tap++, at += row_step) {                                     \
+        int64_t k = offsets[tap];                                                                  \
         PAIRS_##ROWS(POINT)                                                                        \
-        for (const int64_t end = k + whole; k < end; k += 16, weight += 256) {                     \
+        for (const int64_t end = k + sixteens; k < end; k += 16, weight += 256) {                  \
             PAIRS_##ROWS(READ_16)                                                                  \
             STEP_##COLUMNS(ROWS, 0)                                                                \
             STEP_##COLUMNS(ROWS, 1)                                                                \
@@ -95,7 +100,7 @@
             weight += 128;                                                                         \
         }                                                                                          \
     }                                                                                              \
-    STARTS_##ROWS                                                                                  \
+    BIAS_##COLUMNS                                                                                 \
     UNPAIR_##ROWS(ROW_##COLUMNS)
 #define SUMS_8(ROWS) SUMS(ROWS, 8)
 #define SUMS_16(ROWS) SUMS(ROWS, 16)
@@ -112,16 +117,7 @@ TILE(4, 16)
 static const tile_function narrow[] = {NULL, tile_1x8, tile_2x8, tile_3x8, tile_4x8};
 static const tile_function wide[] = {NULL, tile_1x16, tile_2x16, tile_3x16, tile_4x16};
 
-int qc_tile_rows(int64_t left, int panels)
-{
-    (void)panels;
-    return (int)(left >= 16 ? 16 : left >= 8 ? 8 : qc_min(left, 4));
-}
-
-void qc_tile_columns(const tile_target *t, int rows, int64_t columns)
-{
-    qc_tile_halves(t, columns, wide[rows], narrow[rows]);
-}
+TILE_COLUMNS
 #else
 typedef int qc_empty_translation_unit;
 #endif

@@ -7,11 +7,12 @@
 
 #if defined(QC_NEON) && !defined(QC_DOT)
 #if defined(__GNUC__) && !defined(__clang__)
-#pragma GCC optimize("no-schedule-insns")
+#pragma GCC optimize("no-schedule-insns", "no-tree-ter")
 #endif
 #include "tile_neon.h"
 
-#define POINT(r) const uint8_t *row##r = rows[r];
+#define HALF_PANEL 32 /* bytes of eight columns in a step */
+#define POINT(r) const uint8_t *row##r = at[r];
 #define REPEAT(bytes) vreinterpretq_s8_s32(vld1q_dup_s32((const int32_t *)(const void *)(bytes)))
 #define READ(r)                                                                  \
     const int32x2_t both##r = vreinterpret_s32_s8(vld1_s8((const int8_t *)row##r + k)); \
@@ -56,33 +57,32 @@
 #define STEP_16(COLUMN, ROWS) STEP_8(COLUMN, ROWS) COLUMN(ROWS, 2) COLUMN(ROWS, 3)
 
 #define SUM(r, i)                                                                    \
-    int32x4_t c##r##_##i = vaddq_s32(vld1q_s32(start##r + 4 * i),                    \
+    int32x4_t c##r##_##i = vaddq_s32(vld1q_s32(start + 4 * i),                       \
                                      vpaddq_s32(p##r##_##i, q##r##_##i));
 #define SUM_8(r) SUM(r, 0) SUM(r, 1)
 #define SUM_16(r) SUM_8(r) SUM(r, 2) SUM(r, 3)
 
-#define SETUP(ROWS)                                                          \
+#define SETUP                                                                \
+    const int64_t row_step = tile->row_step;                                 \
     const int64_t depth = 4 * tile->k4;                                      \
     const int64_t paired = tile->any_weight ? 0 : depth & ~(int64_t)7;
 
 #define SUMS(ROWS, COLUMNS)                                                                        \
-    const int8_t *weight = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * 4;             \
     ROWS_##ROWS(START_##COLUMNS)                                                                   \
-    for (int64_t tap = 0; tap < tile->taps; tap++) {                                               \
-        const uint8_t *const *rows = t->rows + tap * tile->row_step;                               \
-        int64_t k = tile->offsets[tap];                                                            \
+    const uint8_t *const *at = rows;                                                               \
+    for (int64_t tap = 0; tap < taps; tap++, at += row_step) {                                     \
+        int64_t k = offsets[tap];                                                                  \
         const int64_t end = k + depth;                                                             \
         ROWS_##ROWS(POINT)                                                                         \
-        for (const int64_t whole = k + paired; k < whole; k += 8, weight += 128) {                 \
+        for (const int64_t even = k + paired; k < even; k += 8, weight += 128) {                   \
             ROWS_##ROWS(READ)                                                                      \
             STEP_##COLUMNS(COLUMN, ROWS)                                                           \
         }                                                                                          \
-        for (; k < end; k += 4, weight += 64)   {                                                  \
+        for (; k < end; k += 4, weight += 64) {                                                    \
             ROWS_##ROWS(READ_4)                                                                    \
             STEP_##COLUMNS(COLUMN_4, ROWS)                                                         \
         }                                                                                          \
     }                                                                                              \
-    STARTS_##ROWS                                                                                  \
     ROWS_##ROWS(SUM_##COLUMNS)
 #define SUMS_8(ROWS) SUMS(ROWS, 8)
 #define SUMS_16(ROWS) SUMS(ROWS, 16)
@@ -97,16 +97,7 @@ TILE(2, 16)
 static const tile_function narrow[] = {NULL, tile_1x8, tile_2x8, tile_3x8, tile_4x8};
 static const tile_function wide[] = {NULL, tile_1x16, tile_2x16, NULL, NULL};
 
-int qc_tile_rows(int64_t left, int panels)
-{
-    (void)panels;
-    return (int)(left >= 16 ? 16 : left >= 8 ? 8 : qc_min(left, 4));
-}
-
-void qc_tile_columns(const tile_target *t, int rows, int64_t columns)
-{
-    qc_tile_halves(t, columns, wide[rows], narrow[rows]);
-}
+TILE_COLUMNS
 #else
 typedef int qc_empty_translation_unit;
 #endif

@@ -1,7 +1,9 @@
 /* What the tiles of NEON share: which sums a function computes, and how they become bytes.
  *
- * A file defines SETUP(rows), what all of them need, SUMS_<columns>(rows), the statements that leave the sums of a tile in vectors c<row>_<i> of
- * four columns, and makes functions of it with TILE. Sums are named because arrays of vectors end up in memory. */
+ * A file defines SETUP, what all columns need, POINT(r), which takes a row's pointer, and SUMS_<columns>(rows), the
+ * statements that leave the sums of a tile in vectors c<row>_<i> of four columns, and makes functions of it with TILE.
+ * Sums are named because arrays of vectors end up in memory. Statements take all rows a step further before the next
+ * one, as a core that issues in order wants it. */
 #ifndef QC_TILE_NEON_H
 #define QC_TILE_NEON_H
 
@@ -16,18 +18,6 @@
 #define ROWS_6(X) ROWS_5(X) X(5)
 #define ROWS_7(X) ROWS_6(X) X(6)
 #define ROWS_8(X) ROWS_7(X) X(7)
-
-/* Where the sums of a row start: the same biases, or earlier sums, row by row. */
-#define START_AT_0 const int32_t *start0 = t->start + n;
-#define START_AT(r, before) const int32_t *start##r = start##before + tile->start_step;
-#define STARTS_1 START_AT_0
-#define STARTS_2 STARTS_1 START_AT(1, 0)
-#define STARTS_3 STARTS_2 START_AT(2, 1)
-#define STARTS_4 STARTS_3 START_AT(3, 2)
-#define STARTS_5 STARTS_4 START_AT(4, 3)
-#define STARTS_6 STARTS_5 START_AT(5, 4)
-#define STARTS_7 STARTS_6 START_AT(6, 5)
-#define STARTS_8 STARTS_7 START_AT(7, 6)
 
 /* Reads each row two rows ahead of its use. */
 #define HEAD_2(READ, USE) READ(0) READ(1)
@@ -57,12 +47,18 @@
 typedef struct {
     const qc_tile *tile;
     const uint8_t *const *rows;
-    const int32_t *start;
-    int32_t *sums;
+    int64_t groups;           /* tiles below each other; more than one where all rows share their offsets */
+    const int32_t *start;     /* a row of first values */
+    int rare;                 /* whether one of the next two is not NULL, or the epilogue shifts to the left */
+    const int32_t *more;      /* earlier sums, QC_TILE_LD per row */
+    int32_t *sums;            /* instead of bytes */
     uint8_t *out;
     int64_t stride;
+    const uint8_t *residual;  /* as far apart as `out` */
+    int form;                 /* one of neon.h; FROM_ZERO only where none of the above is to be done */
     int16x8_t zero_point;
     int8x16_t low, high;
+    byte_sum sum;             /* where there is a residual */
 } tile_target;
 
 #define STORE_SUMS_8(r)                                        \
@@ -73,99 +69,174 @@ typedef struct {
     vst1q_s32(sums + r * QC_TILE_LD + n + 8, c##r##_2);        \
     vst1q_s32(sums + r * QC_TILE_LD + n + 12, c##r##_3);
 
-#define LOAD_LEFT(i) const int32x4_t l##i = vld1q_s32(e->left + channel + 4 * i);
+#define ADD_SUMS(r, i) c##r##_##i = vaddq_s32(c##r##_##i, vld1q_s32(t->more + r * QC_TILE_LD + n + 4 * i));
+#define ADD_SUMS_8(r) ADD_SUMS(r, 0) ADD_SUMS(r, 1)
+#define ADD_SUMS_16(r) ADD_SUMS_8(r) ADD_SUMS(r, 2) ADD_SUMS(r, 3)
+
+#define LOAD_LEFT(i) const int32x4_t l##i = vld1q_s32(left + 4 * i);
 #define LEFT_8 LOAD_LEFT(0) LOAD_LEFT(1)
 #define LEFT_16 LEFT_8 LOAD_LEFT(2) LOAD_LEFT(3)
 #define SHIFT_LEFT(r, i) c##r##_##i = vqshlq_s32(c##r##_##i, l##i);
 #define SHIFT_LEFT_8(r) SHIFT_LEFT(r, 0) SHIFT_LEFT(r, 1)
 #define SHIFT_LEFT_16(r) SHIFT_LEFT_8(r) SHIFT_LEFT(r, 2) SHIFT_LEFT(r, 3)
 
-#define LOAD_SCALE(i)                                                   \
-    const int32x4_t m##i = vld1q_s32(e->multiplier + channel + 4 * i);  \
-    const int32x4_t s##i = vld1q_s32(e->right + channel + 4 * i);
-#define SCALE_8 LOAD_SCALE(0) LOAD_SCALE(1)
-#define SCALE_16 SCALE_8 LOAD_SCALE(2) LOAD_SCALE(3)
+/* SR, in two steps: requant_lanes in neon.h. */
+#define LOAD_SCALE(i, j)                       \
+    int32x4_t m##i, m##j, s##i, s##j;          \
+    LOAD_PAIR(m##i, m##j, multiplier + 4 * i)  \
+    LOAD_PAIR(s##i, s##j, right + 4 * i)
+#define SCALE_8 LOAD_SCALE(0, 1)
+#define SCALE_16 SCALE_8 LOAD_SCALE(2, 3)
+#define MULTIPLY_HIGH(r, i) c##r##_##i = vqdmulhq_s32(c##r##_##i, m##i);
+#define MULTIPLY_HIGH_8(r) MULTIPLY_HIGH(r, 0) MULTIPLY_HIGH(r, 1)
+#define MULTIPLY_HIGH_16(r) MULTIPLY_HIGH_8(r) MULTIPLY_HIGH(r, 2) MULTIPLY_HIGH(r, 3)
+#define SHIFT_RIGHT(r, i) c##r##_##i = vrshlq_s32(c##r##_##i, s##i);
+#define SHIFT_RIGHT_8(r) SHIFT_RIGHT(r, 0) SHIFT_RIGHT(r, 1)
+#define SHIFT_RIGHT_16(r) SHIFT_RIGHT_8(r) SHIFT_RIGHT(r, 2) SHIFT_RIGHT(r, 3)
 
-#define LANES(r, i) requant_lanes(c##r##_##i, m##i, s##i)
-#define WORDS(r, i, j) narrow_words(LANES(r, i), LANES(r, j), zero_point)
+/* Vectors of bytes of a tile: one for two rows of eight columns or for a row of sixteen. X(a, i, j, b, k, l) gets the
+ * row that names it, and the words i, j of row a and k, l of row b. */
+#define BYTES_1x8(X) X(0, 0, 1, 0, 0, 1)
+#define BYTES_2x8(X) X(0, 0, 1, 1, 0, 1)
+#define BYTES_3x8(X) BYTES_2x8(X) X(2, 0, 1, 2, 0, 1)
+#define BYTES_4x8(X) BYTES_2x8(X) X(2, 0, 1, 3, 0, 1)
+#define BYTES_5x8(X) BYTES_4x8(X) X(4, 0, 1, 4, 0, 1)
+#define BYTES_6x8(X) BYTES_4x8(X) X(4, 0, 1, 5, 0, 1)
+#define BYTES_7x8(X) BYTES_6x8(X) X(6, 0, 1, 6, 0, 1)
+#define BYTES_8x8(X) BYTES_6x8(X) X(6, 0, 1, 7, 0, 1)
+#define LONG_ROW(X, r) X(r, 0, 1, r, 2, 3)
+#define BYTES_1x16(X) LONG_ROW(X, 0)
+#define BYTES_2x16(X) BYTES_1x16(X) LONG_ROW(X, 1)
+#define BYTES_3x16(X) BYTES_2x16(X) LONG_ROW(X, 2)
+#define BYTES_4x16(X) BYTES_3x16(X) LONG_ROW(X, 3)
+#define BYTES_5x16(X) BYTES_4x16(X) LONG_ROW(X, 4)
 
-/* Two rows of eight columns share a vector of bytes. */
-#define WRITE_TWO_8(r, s)                                                                         \
-    {                                                                                             \
-        const int8x16_t y = clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(s, 0, 1)), low, high); \
-        vst1_s8((int8_t *)out, vget_low_s8(y));                                                   \
-        vst1q_lane_s64((int64_t *)(void *)(out + stride), vreinterpretq_s64_s8(y), 1);         \
-        out += 2 * stride;                                                                        \
-    }
-#define WRITE_ONE_8(r)                                                                            \
-    {                                                                                             \
-        const int16x8_t words = WORDS(r, 0, 1);                                                   \
-        store_part(out, clamp_bytes(narrow_bytes(words, words), low, high), left);                \
-        out += stride;                                                                            \
-    }
-#define WRITE_ONE_16(r)                                                                           \
-    {                                                                                             \
-        store16(out, clamp_bytes(narrow_bytes(WORDS(r, 0, 1), WORDS(r, 2, 3)), low, high));       \
-        out += stride;                                                                            \
-    }
-#define TWOS_1 WRITE_ONE_8(0)
-#define TWOS_2 WRITE_TWO_8(0, 1)
-#define TWOS_3 TWOS_2 WRITE_ONE_8(2)
-#define TWOS_4 TWOS_2 WRITE_TWO_8(2, 3)
-#define TWOS_5 TWOS_4 WRITE_ONE_8(4)
-#define TWOS_6 TWOS_4 WRITE_TWO_8(4, 5)
-#define TWOS_7 TWOS_6 WRITE_ONE_8(6)
-#define TWOS_8 TWOS_6 WRITE_TWO_8(6, 7)
-#define WRITE_8(ROWS)                                    \
-    const int64_t left = qc_min(8, last - n);            \
-    if (left == 8) {                                     \
-        TWOS_##ROWS                                      \
-        continue;                                        \
-    }                                                    \
-    ROWS_##ROWS(WRITE_ONE_8)
-#define WRITE_16(ROWS) ROWS_##ROWS(WRITE_ONE_16)
+#define DECLARE_BYTES(a, i, j, b, k, l) int8x16_t y##a;
+#define JOIN_WORDS(a, i, j, b, k, l)                         \
+    int16x8_t u##a = join_words(c##a##_##i, c##a##_##j);     \
+    int16x8_t v##a = join_words(c##b##_##k, c##b##_##l);
+#define ADD_ZERO_POINT(a, i, j, b, k, l)     \
+    u##a = vqaddq_s16(u##a, zero_point);     \
+    v##a = vqaddq_s16(v##a, zero_point);
+#define BYTES_FROM_ZERO(a, i, j, b, k, l) const int8x16_t y##a = narrow_from_zero(u##a, v##a);
+#define SATURATED_BYTES(a, i, j, b, k, l) y##a = narrow_bytes(u##a, v##a);
+#define CLAMPED_BYTES(a, i, j, b, k, l)                                                      \
+    y##a = clamp_bytes(narrow_bytes(narrow_words(c##a##_##i, c##a##_##j, zero_point),        \
+                                    narrow_words(c##b##_##k, c##b##_##l, zero_point)),       \
+                       low, high);
 
-#define TILE(ROWS, COLUMNS)                                                                       \
+/* Residuals of a vector, and where it goes. */
+#define ADD_8(a, i, j, b, k, l)                                                                     \
+    {                                                                                               \
+        const int8x8_t top = vld1_s8((const int8_t *)residual);                                     \
+        const int8x8_t below = vld1_s8((const int8_t *)residual + (a == b ? 0 : stride));           \
+        y##a = sum_bytes(&t->sum, y##a, vcombine_s8(top, below));                                   \
+        residual += (a == b ? 1 : 2) * stride;                                                      \
+    }
+#define ADD_16(a, i, j, b, k, l)                                      \
+    y##a = sum_bytes(&t->sum, y##a, load16(residual));                \
+    residual += stride;
+#define WRITE_8(a, i, j, b, k, l)            \
+    STORE_PART(out, y##a, d, 0, stride)         \
+    if (a != b)                              \
+        STORE_PART(out, y##a, d, 1, stride)
+#define WRITE_16(a, i, j, b, k, l)           \
+    store16(out, y##a);                      \
+    out += stride;
+#define WRITE_PART(a, i, j, b, k, l)                             \
+    store_part(out, y##a, last - n);                             \
+    out += stride;                                               \
+    if (a != b) {                                                \
+        store_part(out, vextq_s8(y##a, y##a, 8), last - n);      \
+        out += stride;                                           \
+    }
+
+#define TILE(ROWS, COLUMNS)                                                                                      \
     __attribute__((noinline)) static void tile_##ROWS##x##COLUMNS(const tile_target *t, int64_t first, int64_t last) \
-    {                                                                                             \
-        const qc_tile *tile = t->tile;                                                            \
-        SETUP(ROWS)                                                                               \
-        for (int64_t n = first; n < last; n += COLUMNS) {                                         \
-            SUMS_##COLUMNS(ROWS)                                                                  \
-            if (t->sums) {                                                                        \
-                int32_t *sums = t->sums;                                                          \
-                ROWS_##ROWS(STORE_SUMS_##COLUMNS)                                                 \
-                continue;                                                                         \
-            }                                                                                     \
-            const qc_epilogue *e = tile->epilogue;                                                \
-            const int64_t channel = tile->channel + n;                                            \
-            if (e->left) {                                                                        \
-                LEFT_##COLUMNS                                                                    \
-                ROWS_##ROWS(SHIFT_LEFT_##COLUMNS)                                                 \
-            }                                                                                     \
-            SCALE_##COLUMNS                                                                       \
-            const int16x8_t zero_point = t->zero_point;                                           \
-            const int8x16_t low = t->low, high = t->high;                                         \
-            uint8_t *out = t->out + n;                                                            \
-            const int64_t stride = t->stride;                                                     \
-            WRITE_##COLUMNS(ROWS)                                                                 \
-        }                                                                                         \
+    {                                                                                                            \
+        const qc_tile *tile = t->tile;                                                                           \
+        const int64_t taps = tile->taps, stride = t->stride;                                                     \
+        const int64_t *const offsets = tile->offsets;                                                            \
+        SETUP                                                                                                    \
+        for (int64_t n = first; n < last; n += COLUMNS) {                                                        \
+            const int8_t *const panel = tile->weight + (n >> 4) * tile->panel_stride + (n & 8) * HALF_PANEL / 8; \
+            const int32_t *const start = t->start + n;                                                           \
+            const int whole = last - n >= COLUMNS, form = whole ? t->form : CLAMPED;                             \
+            const int32_t *multiplier = NULL, *right = NULL;                                                     \
+            if (!t->sums) {                                                                                      \
+                multiplier = tile->epilogue->multiplier + tile->channel + n;                                     \
+                right = tile->epilogue->right + tile->channel + n;                                               \
+            }                                                                                                    \
+            const uint8_t *const *rows = t->rows;                                                                \
+            const uint8_t *residual = t->residual ? t->residual + n : NULL;                                      \
+            uint8_t *out = t->out + n;                                                                           \
+            for (int64_t left_groups = t->groups; left_groups; left_groups--, rows += ROWS) {                    \
+                const int8_t *weight = panel;                                                                    \
+                SUMS_##COLUMNS(ROWS)                                                                             \
+                if (form == FROM_ZERO) {                                                                         \
+                    SCALE_##COLUMNS                                                                              \
+                    ROWS_##ROWS(MULTIPLY_HIGH_##COLUMNS)                                                         \
+                    ROWS_##ROWS(SHIFT_RIGHT_##COLUMNS)                                                           \
+                    BYTES_##ROWS##x##COLUMNS(JOIN_WORDS)                                                         \
+                    BYTES_##ROWS##x##COLUMNS(BYTES_FROM_ZERO)                                                    \
+                    BYTES_##ROWS##x##COLUMNS(WRITE_##COLUMNS)                                                    \
+                    continue;                                                                                    \
+                }                                                                                                \
+                if (t->rare) {                                                                                   \
+                    if (t->more) {                                                                               \
+                        ROWS_##ROWS(ADD_SUMS_##COLUMNS)                                                          \
+                    }                                                                                            \
+                    if (t->sums) {                                                                               \
+                        int32_t *const sums = t->sums;                                                           \
+                        ROWS_##ROWS(STORE_SUMS_##COLUMNS)                                                        \
+                        continue;                                                                                \
+                    }                                                                                            \
+                    if (tile->epilogue->left) {                                                                  \
+                        const int32_t *left = tile->epilogue->left + tile->channel + n;                          \
+                        LEFT_##COLUMNS                                                                           \
+                        ROWS_##ROWS(SHIFT_LEFT_##COLUMNS)                                                        \
+                    }                                                                                            \
+                }                                                                                                \
+                SCALE_##COLUMNS                                                                                  \
+                ROWS_##ROWS(MULTIPLY_HIGH_##COLUMNS)                                                             \
+                ROWS_##ROWS(SHIFT_RIGHT_##COLUMNS)                                                               \
+                BYTES_##ROWS##x##COLUMNS(DECLARE_BYTES)                                                          \
+                const int16x8_t zero_point = t->zero_point;                                                      \
+                if (form == SATURATED) {                                                                         \
+                    BYTES_##ROWS##x##COLUMNS(JOIN_WORDS)                                                         \
+                    BYTES_##ROWS##x##COLUMNS(ADD_ZERO_POINT)                                                     \
+                    BYTES_##ROWS##x##COLUMNS(SATURATED_BYTES)                                                    \
+                } else {                                                                                         \
+                    const int8x16_t low = t->low, high = t->high;                                                \
+                    BYTES_##ROWS##x##COLUMNS(CLAMPED_BYTES)                                                      \
+                }                                                                                                \
+                if (residual) {                                                                                  \
+                    BYTES_##ROWS##x##COLUMNS(ADD_##COLUMNS)                                                      \
+                }                                                                                                \
+                if (whole) {                                                                                     \
+                    BYTES_##ROWS##x##COLUMNS(WRITE_##COLUMNS)                                                    \
+                } else {                                                                                         \
+                    BYTES_##ROWS##x##COLUMNS(WRITE_PART)                                                         \
+                }                                                                                                \
+            }                                                                                                    \
+        }                                                                                                        \
     }
 
 /* Computes columns first .. last - 1. */
 typedef void (*tile_function)(const tile_target *t, int64_t first, int64_t last);
 
-/* Computes the first `columns` columns; what follows requantization is left to do. */
+/* Computes the first `columns` columns of groups of so many rows; what a table does is left to do. */
 void qc_tile_columns(const tile_target *t, int rows, int64_t columns);
 
 /* Whole panels with `wide`, NULL where there is none for so many rows, and the rest with `narrow`. */
-QC_INLINE void qc_tile_halves(const tile_target *t, int64_t columns, tile_function wide, tile_function narrow)
-{
-    const int64_t whole = wide ? columns & ~(int64_t)(QC_PANEL - 1) : 0;
-    if (whole)
-        wide(t, 0, whole);
-    if (whole < columns)
-        narrow(t, whole, columns);
-}
+#define TILE_COLUMNS                                                                      \
+    void qc_tile_columns(const tile_target *t, int rows, int64_t columns)                 \
+    {                                                                                     \
+        const int64_t whole = wide[rows] ? columns & ~(int64_t)(QC_PANEL - 1) : 0;        \
+        if (whole)                                                                        \
+            wide[rows](t, 0, whole);                                                      \
+        if (whole < columns)                                                              \
+            narrow[rows](t, whole, columns);                                              \
+    }
 
 #endif
