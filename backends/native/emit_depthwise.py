@@ -28,7 +28,7 @@ def _quotient(value: Dim, divisor: int) -> Dim:
 
 
 def _row_bytes(fields: Mapping[str, Any]) -> Dim:
-    """Returns the bytes of a laid-out row: whole quads of pixels, or every pixel that is read."""
+    """Returns the bytes of a row of the image that is laid out: each pixel once, whole quads."""
     quads = _quotient(fields["out_width"], 4)
     stride, kernel = fields["stride_w"], fields["kernel_w"]
     last = (3 * stride + kernel + 3) // 4
@@ -46,7 +46,8 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
     Kernels that lay rows out need part of it, those that lay out columns another part.
     """
     at_once = op.choices["rows_at_once"] if expanded else 1
-    # groups of four pixels begin at every fourth pixel on x86, at every second one on ARM
+    # x86 takes quads of two by two pixels, each pixel once; ARM groups of four pixels of a row that
+    # begin at every second one, each pixel twice
     row_bytes = _row_bytes(conv) * (2 if op.form.is_signed else 1)
     quads = -(-conv["kernel_h"] // 4)
     # At least the columns of four results.

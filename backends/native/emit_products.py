@@ -71,7 +71,7 @@ def _emit_rows(op: OpWriter, conv: Mapping[str, Any]) -> None:
     fields = {"conv": conv, "rows_at_once": rows, "scratch": scratch, "scratch_step": step}
     fields |= {"window": window, "windows": size}
     padding = op.args["padding"]
-    if padding[0] or padding[1]:
+    if not window and (padding[0] or padding[1]):  # windows have no taps to leave out
         sums = padded_sums(op.constant("weight").numpy(), conv["pad_value"])
         fields["padded"] = op.array(sums, "int32_t")
     op.block("qc_conv2d_rows", fields)

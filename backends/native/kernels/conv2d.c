@@ -77,7 +77,8 @@ static void point_rows(const qc_conv_job *job, const qc_row_block *block, int64_
         const uintptr_t offset = (uintptr_t)source->tap_offsets[t];
         uintptr_t pointer[QC_TILE_ROWS];
         for (int i = 0; i < QC_TILE_ROWS; i++) {
-            const int hit = ((uint64_t)(y[i] + dy) < (uint64_t)p->height) & ((uint64_t)(x[i] + dx) < (uint64_t)p->width);
+            const int hit =
+                ((uint64_t)(y[i] + dy) < (uint64_t)p->height) & ((uint64_t)(x[i] + dx) < (uint64_t)p->width);
             pointer[i] = hit ? base[i] + offset : padding;
         }
         memcpy(source->pointers + t * QC_TILE_ROWS, pointer, sizeof pointer);

@@ -176,7 +176,8 @@ void qc_conv2d_rows_u8_s8c_u8(const qc_context *c, const qc_conv2d_rows *p, cons
 {
     const qc_conv2d *conv = &p->conv;
     const int64_t depth = conv->kernel_h * conv->kernel_w * conv->channels;
-    const int64_t weights = depth * conv->out_channels, inputs = conv->batch * conv->height * conv->width * conv->channels;
+    const int64_t weights = depth * conv->out_channels;
+    const int64_t inputs = conv->batch * conv->height * conv->width * conv->channels;
     const rows_job job = {c, p, (const uint8_t *)x, (const uint8_t *)residual, (uint8_t *)out,
                           conv->out_channels >= 2 * QC_PANEL * c->threads && weights > inputs};
     qc_parallel(c, rows_task, &job, conv->batch * conv->out_height * conv->out_width * weights);

@@ -229,7 +229,8 @@ void qc_depthwise_u8_s8c_u8(const qc_context *c, const qc_depthwise *p, const qc
 void qc_pointwise_depthwise_u8(const qc_context *c, const qc_pointwise_depthwise *p, const qc_code *x, qc_code *out)
 {
     const qc_conv2d *a = &p->pointwise;
-    depthwise_job job = {.context = c, .d = &p->depthwise, .pointwise = a, .x = (const uint8_t *)x, .out = (uint8_t *)out};
+    depthwise_job job = {.context = c, .d = &p->depthwise, .pointwise = a, .x = (const uint8_t *)x,
+                         .out = (uint8_t *)out};
     run_depthwise(&job, depthwise_cost(&p->depthwise.conv) +
                             a->batch * a->height * a->width * a->channels * a->out_channels);
 }

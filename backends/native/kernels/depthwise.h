@@ -52,16 +52,16 @@ void qc_depthwise_lay_out(const qc_channels *c, const uint8_t *const *rows, int6
 /* Computes a row of results of each set.
  *
  * `rows`, as above, are the rows under the kernel, or the laid-out ones that hold them, the first of which holds
- * row `top`; pixels that are not laid out lie `step` bytes apart. A set whose `out` is NULL has no result.
- * `residual` holds NULLs where nothing is added. */
+ * row `top`; pixels that are not laid out lie `step` bytes apart. A set whose entry of `outs` is NULL has no result.
+ * `residuals` holds NULLs where nothing is added. */
 void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
-                      const uint8_t *const *residual, uint8_t *const *out);
+                      const uint8_t *const *residuals, uint8_t *const *outs);
 
 /* Where an instruction set has no form of its own: pixels one after another, QC_BLOCK bytes each. */
 void qc_depthwise_lay_out_pixels(const qc_channels *c, const uint8_t *pixels, int64_t step, uint8_t *row);
 
 /* A row of results from such pixels, in portable C. */
-void qc_depthwise_row_any(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residual,
-                          uint8_t *const *out);
+void qc_depthwise_row_any(const qc_channels *c, const uint8_t *const *rows, const uint8_t *const *residuals,
+                          uint8_t *const *outs);
 
 #endif

@@ -257,7 +257,7 @@ static void write_row(const qc_channels *c, const uint8_t *residual, uint8_t *ou
 }
 
 void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
-                      const uint8_t *const *residual, uint8_t *const *out)
+                      const uint8_t *const *residuals, uint8_t *const *outs)
 {
     (void)step;
     (void)top;
@@ -267,7 +267,7 @@ void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t 
     else
         row_of_pixels(c, rows);
     end_round_down(saved);
-    write_row(c, residual[0], out[0]);
+    write_row(c, residuals[0], outs[0]);
 }
 #else
 typedef int qc_empty_translation_unit;

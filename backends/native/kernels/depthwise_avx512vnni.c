@@ -293,23 +293,23 @@ void qc_depthwise_write(const qc_channels *c, const uint8_t *codes, const uint8_
 }
 
 void qc_depthwise_row(const qc_channels *c, const uint8_t *const *rows, int64_t top, int64_t step,
-                      const uint8_t *const *residual, uint8_t *const *out)
+                      const uint8_t *const *residuals, uint8_t *const *outs)
 {
     const qc_conv2d *p = &c->d->conv;
     const int kernel = square(p);
     if (!kernel) {
-        qc_depthwise_columns_row(c, rows, step, residual, out);
+        qc_depthwise_columns_row(c, rows, step, residuals, outs);
         return;
     }
-    const int whole = c->lanes == QC_BLOCK && !p->epilogue.table && !residual[0];
-    uint8_t *codes = whole ? out[0] : c->row;
+    const int whole = c->lanes == QC_BLOCK && !p->epilogue.table && !residuals[0];
+    uint8_t *codes = whole ? outs[0] : c->row;
     const int64_t distance = whole ? p->channels : QC_BLOCK;
     if (kernel == 3)
         (p->stride_w == 1 ? row_3s1 : row_3s2)(c, rows, top % 2, codes, distance);
     else
         (p->stride_w == 1 ? row_5s1 : row_5s2)(c, rows, top % 2, codes, distance);
     if (!whole)
-        qc_depthwise_write(c, codes, residual, out, 0, p->out_width);
+        qc_depthwise_write(c, codes, residuals, outs, 0, p->out_width);
 }
 #else
 typedef int qc_empty_translation_unit;

@@ -62,8 +62,8 @@ void qc_depthwise_row_any(const qc_channels *c, const uint8_t *const *rows, cons
             memcpy(acc, e->bias + c->block + first, sizeof acc);
             for (int64_t ky = 0; ky < p->kernel_h; ky++)
                 for (int64_t kx = 0; kx < p->kernel_w; kx++) {
-                    const qc_code *x =
-                        (const qc_code *)rows[ky * QC_MOST_SETS] + (i * p->stride_w + kx * p->dilation_w) * QC_BLOCK + first;
+                    const int64_t pixel = i * p->stride_w + kx * p->dilation_w;
+                    const qc_code *x = (const qc_code *)rows[ky * QC_MOST_SETS] + pixel * QC_BLOCK + first;
                     const int8_t *w = weight_of_tap(p, weight, ky, kx) + first;
                     for (int64_t n = 0; n < lanes; n++)
                         acc[n] += x[n] * w[(n / 4) * 64 + (n % 4) * 4];

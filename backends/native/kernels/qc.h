@@ -99,7 +99,8 @@ typedef struct {
     qc_epilogue epilogue;
 } qc_conv2d;
 
-/* A convolution by kernel rows: weights are packed with kernel_w * channels in the place of the channels.
+/* A convolution by kernel rows: weights are packed with kernel_w * channels in the place of the channels, or as one
+ * tap of kernel_h * kernel_w * channels where windows are gathered.
  * Part i of a job copies the image rows that it reads to scratch + i * scratch_step. */
 typedef struct {
     qc_conv2d conv;

@@ -56,8 +56,9 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels);
 #define QC_STRIP_WEIGHTS 0
 #endif
 
-/* Computes the first of `rows` rows that share their offsets, as tiles would do one after another, where that is faster: bytes
- * whose requantization is exact in registers. Pointers count as with tiles. Returns how many it computed. */
+/* Computes the first of `rows` rows that share their offsets, as tiles would do one after another, where that is
+ * faster: bytes whose requantization is exact in registers. Pointers count as with tiles. Returns how many it
+ * computed. */
 #if QC_STRIP_WEIGHTS
 int64_t qc_tile_strip(const qc_tile *tile, int64_t rows, int panels);
 #else

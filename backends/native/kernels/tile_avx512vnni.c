@@ -115,7 +115,11 @@ QC_INLINE __m512i same_for_both(__m512i v)
 #define STEP_H1(r, ...) { const __m512i a = broadcast4(row##r + k); DOT_HALF(r, 0) }
 #define STEP_H2(r, ...) { const __m512i a = same_for_both(broadcast4(row##r + k)); DOT(r, 0) DOT_HALF(r, 1) }
 #define STEP_H3(r, ...) { const __m512i a = same_for_both(broadcast4(row##r + k)); DOT(r, 0) DOT(r, 1) DOT_HALF(r, 2) }
-#define STEP_H4(r, ...) { const __m512i a = same_for_both(broadcast4(row##r + k)); DOT(r, 0) DOT(r, 1) DOT(r, 2) DOT_HALF(r, 3) }
+#define STEP_H4(r, ...)                                                                       \
+    {                                                                                         \
+        const __m512i a = same_for_both(broadcast4(row##r + k));                              \
+        DOT(r, 0) DOT(r, 1) DOT(r, 2) DOT_HALF(r, 3)                                          \
+    }
 
 /* From here on half a panel is a whole one of which 8 columns are not used. */
 #define WIDEN(r, p, z) register __m512i c##r##_##p __asm__("zmm" #z) = _mm512_castsi256_si512(h##r);

@@ -14,6 +14,7 @@ import torch
 
 from qcompiler.api import resolve_target
 from qcompiler.backends.arm.cross import emulator
+from qcompiler.backends.arm.executable import ArmTarget
 from qcompiler.target.base import Executable
 from tests.backends.test_native_program import small_network
 
@@ -51,8 +52,9 @@ def projects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 def flags_of(target: str, compiler: str) -> list[tuple[str, ...]]:
     """Returns the options for each level of a target."""
-    levels = resolve_target(target).levels  # type: ignore[attr-defined]  # an ArmTarget
-    return [level.zig_flags if compiler == "zig" else level.flags for level in levels]
+    chosen = resolve_target(target)
+    assert isinstance(chosen, ArmTarget)
+    return [level.zig_flags if compiler == "zig" else level.flags for level in chosen.levels]
 
 
 @pytest.mark.parametrize("compiler", COMPILERS)
