@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from qcompiler.api import resolve_target
+from qcompiler.backends.arm.cortex_m import CortexMTarget
 from qcompiler.backends.native.arena import find_arena
-from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emitter import describe
-from qcompiler.backends.native.levels import Isa
-from qcompiler.backends.native.project import Project
 from qcompiler.backends.native.stack import CALLER, STACK
 from qcompiler.backends.native.values import SLACK
 from qcompiler.ir.graph import QGraph
@@ -71,20 +69,19 @@ int main(void)
 """
 
 
-def form_of(machine: Machine) -> CodeForm:
-    """Returns how the kernels of a machine take codes and weights."""
-    products = "columns" if machine.level == "helium" else "panels"
-    return replace(SIGNED, weights=(products, "taps"))
+def target_of(machine: Machine) -> CortexMTarget:
+    """Returns the target of a machine's core."""
+    target = resolve_target(machine.core)
+    assert isinstance(target, CortexMTarget)
+    return target
 
 
 def image(graph: QGraph, machine: Machine, folder: Path, optimization: str) -> Path:
     """Builds a program that runs a model's project in painted memory."""
-    level = Isa(machine.level, ())
-    project = Project(graph, form_of(machine), (level,), "test", "", "model", weights_array=True)
+    project = target_of(machine).project(graph, "model", weights_array=True)
     for place, content in project.files().items():
         (folder / place).parent.mkdir(parents=True, exist_ok=True)
         (folder / place).write_bytes(content)
-    (folder / "src/processor.c").write_text("int qc_is_supported(void) { return 1; }\n")
     (folder / "main.c").write_text(PROGRAM)
     start, places = HERE / "cortex_m", {"code": machine.code, "fast": machine.fast}
     tensors = range(len(graph.inputs) + len(graph.results))
@@ -108,7 +105,7 @@ def check_memory(
     done = run_image(machine, built, ())
     status, first, last, stack = map(int, done.stderr.split())
     assert graph.memory_plan is not None
-    described = describe(graph, graph.memory_plan, form=form_of(machine))
+    described = describe(graph, graph.memory_plan, form=target_of(machine).form)
     arena = find_arena(graph, graph.memory_plan, described).bytes({})
     # What ends the arena may be a value of fewer bytes than whole lines.
     assert (status, first) == (0, 0)
