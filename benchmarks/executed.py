@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from qcompiler.backends.arm.counting import VERSIONS, counting_plugin
-from qcompiler.backends.arm.target import ArmExecutable
+from qcompiler.backends.arm.executable import ArmExecutable
 
 # Where Debian's cross compiler has the C and C++ libraries of the other side.
 LIBRARIES = "/usr/aarch64-linux-gnu"
