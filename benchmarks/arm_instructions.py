@@ -101,7 +101,7 @@ def main() -> None:
     random = torch.Generator().manual_seed(1)
     inputs = [torch.randn(sizes(node), generator=random) for node in graph.inputs]
     program = DotprodTarget().build(graph)
-    counts = program.instructions(inputs)
+    counts = program.profile(inputs).instructions
     print("| operator | kernel | executed | dot products | loads and stores | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     total = [0.0, 0.0, 0.0]

@@ -139,7 +139,7 @@ def main() -> None:
     (have,) = executable.run([image], 1)
     if not torch.equal(have, values["dequantize_accumulator"]):
         sys.exit("qcompiler's result is not the reference's")
-    counts = executable.instructions([image])
+    counts = executable.profile([image]).instructions
     border = sum(count for node, count in counts.items() if node in BORDER)
     whole = executed_here(executable, [image])
     inner = whole - border

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from qcompiler.backends.arm import isa
+from qcompiler.backends.arm.mca import cycles_of_texts, find_analyzer
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.toolchain import COMMON_FLAGS, OPTIMIZATION
 
@@ -29,7 +30,6 @@ COMPILERS = {
         *("-isystem", "/usr/aarch64-linux-gnu/include"),
     ),
 }
-ITERATIONS = 200
 BRANCH = r"\s+(b|b\.\w+|b(eq|ne|lt|le|gt|ge|cs|cc|hi|ls|mi|pl)|cbn?z|tbn?z|bl|ret)\b"
 COLUMNS = (
     *("level", "compiler", "loop", "products", "other", "stack"),
@@ -113,16 +113,10 @@ def cycles_of(body: list[str], core: str) -> float:
     """Returns the cycles of an iteration by llvm-mca."""
     kept = [line for line in body if not re.match(BRANCH, line)]
     # a branch goes nowhere without its label: a compare takes its place in the pipeline
-    text = "\n".join([*kept, "\tcmp x27, x28"]) + "\n"
-    command = [
-        *("llvm-mca-19", "-mtriple=aarch64", f"-mcpu={core}", "-mattr=+dotprod,+i8mm"),
-        *(f"-iterations={ITERATIONS}", "--instruction-info=0", "--resource-pressure=0"),
-    ]
-    out = subprocess.run(command, input=text, check=True, capture_output=True, text=True).stdout
-    total = re.search(r"Total Cycles:\s+(\d+)", out)
-    if total is None:
-        sys.exit(f"llvm-mca says nothing of cycles:\n{out[:500]}")
-    return int(total.group(1)) / ITERATIONS
+    found = cycles_of_texts(["\n".join([*kept, "\tcmp x27, x28"])], core, find_analyzer())
+    if found is None:
+        sys.exit(f"llvm-mca refuses a loop for {core}")
+    return found[0]
 
 
 def rows_of(loops: Loops, compiler: str, name: str, *, every: bool) -> list[tuple[object, ...]]:
@@ -156,10 +150,10 @@ def main() -> None:
     parser.add_argument("--compiler", choices=COMPILERS, action="append")
     parser.add_argument("--all", action="store_true", help="every function, not the largest alone")
     options = parser.parse_args()
-    needed = ("llvm-mca-19", "clang-19", "aarch64-linux-gnu-gcc")
+    needed = ("clang-19", "aarch64-linux-gnu-gcc")
     missing = [tool for tool in needed if not shutil.which(tool)]
     if missing:
-        sys.exit(f"missing: {', '.join(missing)} (apt: llvm-19 clang-19 gcc-aarch64-linux-gnu)")
+        sys.exit(f"missing: {', '.join(missing)} (apt: clang-19 gcc-aarch64-linux-gnu)")
     print(f"| {' | '.join(COLUMNS)} |")
     print(f"|{' --- |' * len(COLUMNS)}")
     for name in options.level or LOOPS:

@@ -70,6 +70,7 @@ CATALOG: dict[str, str] = {
     "QC0841": "a CUDA device has the architecture of the program, or a later one",
     "QC0842": "a CUDA device has room for a program's arena and constants",
     "QC0843": "Triton compiles the kernels of a program for its architecture",
+    "QC0828": "llvm-mca predicts the cycles of a core for a program's blocks of code",
     # QC09xx: command line
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",

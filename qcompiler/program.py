@@ -26,7 +26,7 @@ from qcompiler.runtime.files import make_folder, write_whole
 from qcompiler.runtime.inputs import check_inputs, empty_results, rejection, signature_of
 from qcompiler.runtime.threads import check_rounds, check_threads, default_threads
 from qcompiler.runtime.verify import VerifyResult, verify_executable
-from qcompiler.target.base import VIEW, Executable, Limits, Run, Target
+from qcompiler.target.base import VIEW, Executable, Limits, Profile, Run, Target
 
 # Where an artifact keeps the files of the build.
 BUILD = "native/"
@@ -42,8 +42,8 @@ class BenchResult:
 
     ``rates`` and ``limits`` are those of all threads together, and the work in ``report`` is that
     at the sizes of the inputs. Where threads share the samples of a batch, the time of an operator
-    is that of one thread over its share. ``instructions`` are those that each operator executes on
-    one thread, where an emulator counts them; latencies are then those of the emulator.
+    is that of one thread over its share. ``profile`` is what each operator executes on one thread,
+    where an emulator counts it; latencies are then those of the emulator.
     """
 
     timings: Mapping[str, Timing]
@@ -52,7 +52,17 @@ class BenchResult:
     batch: tuple[int, ...]
     rates: tuple[OpRate, ...] = ()
     limits: Limits | None = None
-    instructions: Mapping[str, int] = field(default_factory=dict)
+    profile: Profile = field(default_factory=Profile)
+
+    @property
+    def instructions(self) -> Mapping[str, int]:
+        """The instructions that each operator executes on one thread; empty if not counted."""
+        return self.profile.instructions
+
+    @property
+    def cycles(self) -> Mapping[str, float]:
+        """The predicted cycles of each operator on one thread; empty where nothing predicts."""
+        return self.profile.cycles
 
     @property
     def speedup(self) -> float | None:
@@ -85,7 +95,8 @@ class BenchResult:
             )
         if self.instructions:
             lines.append("int8 ran under an emulator; instructions are those of one thread")
-            lines.append(counts_text(self.report, self.instructions, plain=plain))
+            lines.append(counts_text(self.report, self.profile, plain=plain))
+            lines += filter(None, [self.profile.note])
         if self.rates or not self.instructions:
             lines.append(rates_text(self.rates, self.limits, plain=plain))
         return "\n".join([*lines, *self.report.notes]) + "\n"
@@ -275,8 +286,8 @@ class Program:
         report = self.report().measured(self.graph, spent, sizes, at)
         limits = self._executable.limits(self._threads)
         rates = _rates(report)
-        counts = self._executable.instructions(given)
-        return BenchResult(timings, report, self._threads, shape, rates, limits, counts)
+        profile = self._executable.profile(given)
+        return BenchResult(timings, report, self._threads, shape, rates, limits, profile)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the program to one ``.qcp`` file, whole or not at all.

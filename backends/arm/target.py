@@ -59,6 +59,11 @@ class AProfileTarget(ArmTarget):
         return {**super().facts(), **own}
 
     @property
+    def schedule(self) -> str:
+        """The core whose schedule of llvm-mca predicts cycles."""
+        return self.core.scheduling
+
+    @property
     def form(self) -> CodeForm:
         """How codes are stored, and weights: smmla takes them in another form than the rest."""
         panels = ("panels",) if any(isa != I8MM for isa in self.levels) else ()

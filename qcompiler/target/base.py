@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import ClassVar, TypeAlias
 
 import torch
@@ -49,6 +49,19 @@ class Limits:
 
     macs_per_second: float
     bytes_per_second: float
+
+
+@dataclass(frozen=True)
+class Profile:
+    """What each operator executes on one thread: counted instructions, and predicted cycles.
+
+    ``note`` says by what model cycles are predicted, or why they are not. An operator that the
+    model does not know has nan.
+    """
+
+    instructions: Mapping[str, int] = field(default_factory=dict)
+    cycles: Mapping[str, float] = field(default_factory=dict)
+    note: str = ""
 
 
 # Runs inputs that have been checked, on a number of threads.
@@ -128,13 +141,13 @@ class Executable(ABC):
         """Returns the bytes of a C project by kind of memory: ``flash`` of constants, ``ram``."""
         return {}
 
-    def instructions(self, inputs: Sequence[torch.Tensor]) -> Mapping[str, int]:
-        """Returns the instructions that each node executes on one thread, for checked inputs.
+    def profile(self, inputs: Sequence[torch.Tensor]) -> Profile:
+        """Returns what each node executes on one thread, for checked inputs.
 
-        Empty where they are not counted. Where programs run under an emulator these tell more of
-        their speed than times do.
+        Empty where that is not counted. Where programs run under an emulator it tells more of their
+        speed than times do.
         """
-        return {}
+        return Profile()
 
     def limits(self, threads: int) -> Limits | None:
         """Returns the measured rates that operators could reach, None where not measured."""

@@ -21,6 +21,7 @@ from tests.assets import (
     labelled_photos,
     load_mnist_net,
     load_model,
+    real_crops,
     sample_photos,
 )
 
@@ -86,3 +87,15 @@ def test_efficientnet_lite0_is_the_same_on_every_core(photos: Tensor) -> None:
         executable = resolve_target(core).build(program.graph)
         (have,) = executable.run([photos], 2)
         assert torch.equal(have, wanted), core
+
+
+def test_crops_of_every_photo_are_the_same_on_cpu_and_reference() -> None:
+    """512 crops take minutes: ``benchmarks.arm_crops`` compares those."""
+    crops, _ = real_crops(32)
+    program = qcompiler.compile(load_model(), CropBatches(sample_photos()), target="cpu")
+    wanted = torch.cat([program.reference(part) for part in crops.split(8)])
+    assert len(wanted.unique(dim=0)) == len(crops)
+    assert torch.equal(program(crops), wanted)
+    executable = resolve_target("armv8.2-a+dotprod").build(program.graph)
+    (have,) = executable.run([crops], 2)
+    assert torch.equal(have, wanted)

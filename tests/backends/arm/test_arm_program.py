@@ -110,8 +110,8 @@ def test_a_program_that_was_killed_says_so_and_starts_again() -> None:
 
 def test_instructions_are_counted_and_repeat() -> None:
     network = small_network()
-    counts = {core: build(core, network).instructions([image(1)]) for core in CORES}
-    again = build("cortex-a53", network).instructions([image(1)])
+    counts = {core: build(core, network).profile([image(1)]).instructions for core in CORES}
+    again = build("cortex-a53", network).profile([image(1)]).instructions
     assert counts["cortex-a53"] == again
     calls = [node.name for node in network.calls]
     assert list(again) == [name for name in calls if name in again]
