@@ -151,7 +151,15 @@ def run_image(
         *("-serial", "none", "-semihosting-config", f"enable=on,target=native{words}"),
         *(*options, "-kernel", str(image)),
     ]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    # qemu writes what programs print to its standard error
+    return subprocess.run(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=300,
+        check=False,
+    )
 
 
 def _call(command: Sequence[str], folder: Path) -> str:

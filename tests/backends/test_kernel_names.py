@@ -7,12 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from qcompiler.backends.arm.isa import DSP_M4, HELIUM
 from qcompiler.backends.arm.isa import LEVELS as ARM_LEVELS
 from qcompiler.backends.cpu.isa import LEVELS as CPU_LEVELS
 from qcompiler.backends.native.emitter import kernel_sources
 from qcompiler.backends.native.levels import INTERFACE, Isa, generated, names_header
 
-LEVELS = (*CPU_LEVELS, *ARM_LEVELS)
+LEVELS = (*CPU_LEVELS, *ARM_LEVELS, HELIUM, DSP_M4)
 GUIDE = Path(__file__).parents[2] / "docs" / "kernels.md"
 _TOKEN = re.compile(r'"([^"]*)"|(\w+)|([\[\]{}|])')
 _BRACKETS = {"[": "(?:", "]": ")?", "{": "(?:", "}": ")*", "|": "|"}

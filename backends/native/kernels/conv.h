@@ -22,6 +22,12 @@
 #define QC_DEPTH_STEP 4
 #endif
 
+/* The first row of block i: of equal ones, or of small ones that whole tiles fill. */
+static inline int64_t qc_block_start(int64_t rows, int64_t i, int64_t blocks)
+{
+    return QC_SMALL ? qc_min(i * QC_BLOCK_ROWS, rows) : rows * i / blocks;
+}
+
 /* Groups of four along a depth, in whole steps. */
 static inline int64_t qc_depth_quads(int64_t depth)
 {

@@ -343,10 +343,9 @@ static void conv_task(const void *argument, int index, int count)
         row_end = job->rows * (index + 1) / count;
     }
     qc_row_block block;
-    const int64_t in_block = QC_SMALL ? qc_min(job->p->block_rows, QC_BLOCK_ROWS) : job->p->block_rows;
-    const int64_t blocks = (row_end - row + in_block - 1) / in_block;
-    for (int64_t i = 0, rows = row_end - row; i < blocks; i++) {
-        const int64_t from = row + rows * i / blocks, to = row + rows * (i + 1) / blocks;
+    const int64_t rows = row_end - row, most = QC_SMALL ? QC_BLOCK_ROWS : job->p->block_rows;
+    for (int64_t i = 0, blocks = (rows + most - 1) / most; i < blocks; i++) {
+        const int64_t from = row + qc_block_start(rows, i, blocks), to = row + qc_block_start(rows, i + 1, blocks);
         qc_locate_rows(job, from, to - from, &block);
         qc_multiply_rows(job, &block, from, first, last);
     }

@@ -157,8 +157,8 @@ static void rows_task(const void *argument, int index, int count)
             gather_windows(job->p, copy, row_bytes, taken, windows);
         const int64_t pixels = taken * p->out_width, blocks = (pixels + QC_BLOCK_ROWS - 1) / QC_BLOCK_ROWS;
         for (int64_t i = 0; i < blocks; i++) {
-            const int64_t from = pixels * i / blocks;
-            block.count = pixels * (i + 1) / blocks - from;
+            const int64_t from = qc_block_start(pixels, i, blocks);
+            block.count = qc_block_start(pixels, i + 1, blocks) - from;
             if (job->p->window) {
                 point_windows(job->p, windows, from, &block);
             } else {

@@ -10,6 +10,7 @@ QC_INLINE void requant_column(const qc_epilogue *e, const channel_scaling *k, co
                               const qc_code *residual, uint8_t *out, int32_t stride, int only_clamps, int rounds,
                               int is_whole)
 {
+#pragma GCC unroll 6
     for (int r = 0; r < rows; r++, out += stride) {
         int32_t y = clamp_code(scale_upper_half(k, sums[r * QC_TILE_LD], rounds), e, is_whole);
         if (!only_clamps && e->table)
@@ -34,7 +35,9 @@ void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int
             continue;
         }
         const channel_scaling k = channel_scaling_of(e, channel + n);
-        if (k.right == 0)
+        if (rows == QC_TILE_ROWS && k.right && only_clamps && is_whole)
+            requant_column(e, &k, sums + n, QC_TILE_ROWS, NULL, out + n, step, 1, 0, 1);
+        else if (k.right == 0)
             requant_column(e, &k, sums + n, rows, more, out + n, step, 0, 1, 0);
         else if (only_clamps && is_whole)
             requant_column(e, &k, sums + n, rows, NULL, out + n, step, 1, 0, 1);

@@ -72,7 +72,7 @@ __attribute__((noinline)) static void copy_matrix(const uint8_t *x, int64_t x_ro
             copy_bytes(out + i * out_row * size, x + i * x_row * size, columns * size);
     } else if (size == 1 && x_row == 1 && out_column == 1) {
         qc_transpose_bytes(x, x_column, out, out_row, columns, rows);
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
     } else if (size == 4 && x_row == 1 && out_column == 1 && rows >= 4 && columns >= 4) {
         qc_transpose_words((const int32_t *)x, x_column, (int32_t *)out, out_row, columns, rows);
 #endif

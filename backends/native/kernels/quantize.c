@@ -23,7 +23,7 @@ static inline uint8_t quantize_one(const qc_quantize *p, float x)
     return (uint8_t)(bits - 0x4B400000 + p->zero_point);
 }
 
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
 typedef struct {
     vecf scale, low, high, nan;
 } rounding;
@@ -112,7 +112,7 @@ QC_INLINE int64_t quantize_lanes(const qc_quantize *p, const float *x, int64_t c
 static void quantize_plane(const qc_quantize *p, const float *x, int64_t count, uint8_t *out)
 {
     int64_t i = 0;
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
     const rounding k = rounding_of(p);
     const vec zero = V(set1_epi16)((int16_t)p->zero_point);
     for (; i + VEC <= count; i += VEC) {
@@ -135,7 +135,7 @@ static void quantize_strip(const qc_quantize *p, const float *x, int64_t count, 
     }
     if (p->channels == 3 || p->channels == 4) {
         int64_t i = 0;
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
         i = p->channels == 3 ? quantize_lanes(p, x, count, 3, out) : quantize_lanes(p, x, count, 4, out);
 #endif
         for (; i < count; i++)
@@ -242,7 +242,7 @@ static void scale_block(const sums_job *job, int64_t row, int64_t rows, int64_t 
     const int32_t *x = job->x + i * xs[0] + j * xs[1] + k * xs[2] + left * xs[3];
     const float *scale = p->scale + i * ss[0] + j * ss[1] + k * ss[2] + left * ss[3];
     float *out = job->out + row * n[3] + left;
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
     if (xs[2] == 1 && ss[3] == 0 && rows >= 4 && size >= 4 && size <= STRIP) {
         int32_t block[SUMS_ROWS * STRIP];
         qc_transpose_words(x, xs[3], block, STRIP, size, rows);

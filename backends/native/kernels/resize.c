@@ -52,7 +52,7 @@ static void blend(const qc_code *const *taps, int64_t at, const int64_t *weights
         sums[i] = first + a[i] * wa + b[i] * wb + c[i] * wc + d[i] * wd;
 }
 
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
 /* Weights of 15 bits, and sums for which vec_small_scaling is exact. */
 typedef struct {
     vec_small_scaling scaling;
@@ -124,7 +124,7 @@ static void bilinear_task(const void *argument, int index, int count)
     const int64_t rows = p->batch * p->out_height, channels = p->channels, unit = p->scale[0] * p->scale[2];
     const int is_narrow = unit * 255 <= INT32_MAX;
     const int32_t first = is_narrow ? -(int32_t)unit * p->x_zero_point : 0;
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
     const int is_small = is_narrow && is_small_blend(p);
     const small_blend small = is_small ? small_blend_of(p) : (small_blend){0};
 #endif
@@ -143,7 +143,7 @@ static void bilinear_task(const void *argument, int index, int count)
             const int64_t left = clip(ix, p->width) * channels, right = clip(ix + 1, p->width) * channels;
             const int64_t weights[4] = {wy0 * wx0, wy0 * wx1, wy1 * wx0, wy1 * wx1};
             const qc_code *taps[4] = {above + left, above + right, below + left, below + right};
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
             if (is_small) {
                 blend_small(&small, taps, weights, channels, out + ox * channels);
                 continue;

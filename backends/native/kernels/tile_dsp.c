@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+
 #define ROWS 6
 #define CHUNK 32  /* groups of four bytes of the depth */
 #define UNROLLED 4
@@ -130,15 +131,24 @@ __attribute__((noinline)) static void dot_1x4(const dot_block *given)
         : "r1", "r2", "r3", "r12", "cc", "memory");
 }
 
-/* Takes `groups` groups of four bytes apart into pairs that lie `step` words from each other. */
-static uint32_t *take_apart(const uint8_t *bytes, int64_t groups, int step, uint32_t *out)
+QC_INLINE void split_word(uint32_t word, uint32_t *out)
+{
+    __asm__("sxtb16 %0, %1" : "=r"(out[0]) : "r"(word));
+    __asm__("sxtb16 %0, %1, ror #8" : "=r"(out[1]) : "r"(word));
+}
+
+/* Takes `groups` groups of four bytes apart into pairs that lie `step` words from each other, a constant. */
+QC_INLINE uint32_t *take_apart(const uint8_t *bytes, int32_t groups, int step, uint32_t *out)
 {
     const qc_uint32_anywhere *x = (const qc_uint32_anywhere *)(const void *)bytes;
-    for (int32_t i = (int32_t)groups; i > 0; i--, out += step) {
-        const uint32_t word = *x++;
-        __asm__("sxtb16 %0, %1" : "=r"(out[0]) : "r"(word));
-        __asm__("sxtb16 %0, %1, ror #8" : "=r"(out[1]) : "r"(word));
+    for (; groups >= 4; groups -= 4, x += 4, out += 4 * step) {
+        split_word(x[0], out);
+        split_word(x[1], out + step);
+        split_word(x[2], out + 2 * step);
+        split_word(x[3], out + 3 * step);
     }
+    for (; groups > 0; groups--, out += step)
+        split_word(*x++, out);
     return out;
 }
 
@@ -154,7 +164,10 @@ static int64_t fill_row(const qc_tile *tile, int r, depth_place *at, int step, u
     while (at->tap < tile->taps && groups < CHUNK) {
         const uint8_t *row = tile->rows[at->tap * tile->row_step + r] + tile->offsets[at->tap];
         const int64_t taken = qc_min(tile->k4 - at->done, CHUNK - groups);
-        out = take_apart(row + 4 * at->done, taken, step, out);
+        if (step == 2 * ROWS)
+            out = take_apart(row + 4 * at->done, (int32_t)taken, 2 * ROWS, out);
+        else
+            out = take_apart(row + 4 * at->done, (int32_t)taken, 2, out);
         groups += taken;
         at->done += taken;
         if (at->done == tile->k4)
@@ -205,10 +218,14 @@ int qc_tile_rows(int64_t left, int panels)
 
 void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
 {
-    int32_t own[ROWS * QC_TILE_LD], *sums = tile->sums ? tile->sums : own;
+    /* Six rows are written where a tile has five. */
+    int32_t own[ROWS * QC_TILE_LD], *sums = tile->sums && rows != ROWS - 1 ? tile->sums : own;
     const int64_t columns = qc_min(tile->columns, panels * QC_PANEL);
-    for (int r = 0; r < rows; r++)
-        memmove(sums + r * QC_TILE_LD, tile->start + r * tile->start_step, (size_t)columns * sizeof *sums);
+    for (int r = 0; r < rows; r++) {
+        const int32_t *start = tile->start + r * tile->start_step;
+        for (int32_t n = 0; n < (int32_t)columns; n++)
+            sums[r * QC_TILE_LD + n] = start[n];
+    }
     /* Four single rows take as many instructions as six together. */
     if (rows > 4)
         sum_rows(tile, 0, ROWS, columns, sums);
@@ -217,6 +234,8 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
     if (!tile->sums)
         qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, columns, tile->residual, tile->out,
                            tile->out_stride);
+    else if (sums == own)
+        memcpy(tile->sums, own, (size_t)rows * QC_TILE_LD * sizeof *own);
 }
 #else
 typedef int qc_empty_translation_unit;

@@ -25,6 +25,7 @@ typedef struct {
     int32_t passes, left_out;       /* through the loop over steps, and what the first one leaves out */
     int32_t next_tap, next_pair;    /* bytes from the weights behind one to those of the next */
     int32_t rest;                   /* bytes of the depth behind whole steps */
+    int32_t is_plain;               /* whether there is one tap and no rest of it */
 } dot_block;
 
 #define LOAD(q, pointer) "vldrb.u8 " q ", [" pointer "], #16\n"
@@ -45,12 +46,20 @@ __attribute__((noinline)) static void dot_4x2(const dot_block *given)
     register const dot_block *block __asm__("r0") = given;
     __asm__ volatile(
         "push {r4-r11, lr}\n"
-        "ldm r0, {r1-r8, r12}\n"
-        "push {r1-r8, r12}\n" /* 0 pointers, 4 weight, 8 sums, 12 end, 16 passes, 20 entry, 24 tap, 28 pair, 32 rest */
+        "ldm r0, {r1-r10}\n"
+        /* 0 pointers, 4 weight, 8 sums, 12 end, 16 passes, 20 entry, 24 tap, 28 pair, 32 rest, 36 exit */
+        "push {r1-r10}\n"
         "adr r1, 3f\n"
         "add r1, r1, r6\n"
         "orr r1, r1, #1\n"
         "str r1, [sp, #20]\n"
+        "adr.w r1, 4f\n"
+        "adr.w r3, 6f\n"
+        "cmp r10, #0\n"
+        "it ne\n"
+        "movne r1, r3\n"
+        "orr r1, r1, #1\n"
+        "str r1, [sp, #36]\n"
         "mov r9, r2\n"
         "1:\n" /* a pair of columns */
         "ldr r1, [sp, #8]\n"
@@ -65,12 +74,15 @@ __attribute__((noinline)) static void dot_4x2(const dot_block *given)
         "ldr pc, [sp, #20]\n"
         ".p2align 2\n"
         "3:\n"
-        STEP_4X2 STEP_4X2 STEP_4X2 STEP_4X2
+        ".rept 8\n" STEP_4X2 ".endr\n"
         "subs r11, r11, #1\n"
         "bne 3b\n"
+        "ldr pc, [sp, #36]\n"
+        ".p2align 2\n"
+        "4:\n"
         "ldr r11, [sp, #32]\n"
         "cmp r11, #0\n"
-        "beq 4f\n"
+        "beq 5f\n"
         "vctp.8 r11\n"
         "vpst\n"
         "vldrbt.u8 q0, [r9]\n"
@@ -82,17 +94,18 @@ __attribute__((noinline)) static void dot_4x2(const dot_block *given)
         "add r9, r9, r11\n"
         LAST("q3", "r3")
         TIMES_ROWS(LAST)
-        "4:\n"
+        "5:\n"
         "ldr r11, [sp, #4]\n"
         "ldm r11!, {r1, r3, r5, r7}\n"
         "cmp r1, #0\n"
-        "beq 5f\n"
+        "beq 6f\n"
         "str r11, [sp, #4]\n"
         "ldr r11, [sp, #24]\n"
         "add r9, r9, r11\n"
         "ldr r11, [sp, #16]\n"
         "ldr pc, [sp, #20]\n"
-        "5:\n"
+        ".p2align 2\n"
+        "6:\n"
         "ldr r1, [sp, #8]\n"
         "ldr r3, [sp, #12]\n"
         "ldr r5, [sp, #28]\n"
@@ -104,7 +117,7 @@ __attribute__((noinline)) static void dot_4x2(const dot_block *given)
         "add r9, r9, r5\n"
         "cmp r1, r3\n"
         "bne 1b\n"
-        "add sp, sp, #36\n"
+        "add sp, sp, #40\n"
         "pop {r4-r11, lr}\n"
         : "+r"(block)
         :
@@ -147,7 +160,7 @@ __attribute__((noinline)) static void dot_1x8(const dot_block *given)
         "ldr pc, [sp, #20]\n"
         ".p2align 2\n"
         "3:\n"
-        STEP_1X8 STEP_1X8 STEP_1X8 STEP_1X8
+        ".rept 8\n" STEP_1X8 ".endr\n"
         "subs r11, r11, #1\n"
         "bne 3b\n"
         "ldr r11, [sp, #32]\n"
@@ -174,7 +187,7 @@ __attribute__((noinline)) static void dot_1x8(const dot_block *given)
         : "r1", "r2", "r3", "r12", "q0", "q1", "q2", "q3", "cc", "memory");
 }
 
-#define UNROLLED 4 /* steps of either loop */
+#define UNROLLED 8 /* steps of either loop */
 
 /* What does not depend on the panel; `step_bytes` is the code of a step. */
 static dot_block block_of(const qc_tile *tile, const uint8_t *const *pointers, int step_bytes)
@@ -188,15 +201,28 @@ static dot_block block_of(const qc_tile *tile, const uint8_t *const *pointers, i
         .next_tap = (QC_PANEL - 2) * depth,
         .next_pair = -(taps - 1) * QC_PANEL * depth,
         .rest = depth % 16,
+        .is_plain = taps == 1 && depth % 16 == 0,
     };
 }
 
 /* Copies the values that sums start with, whole panels of them. */
 static void start_sums(const qc_tile *tile, int rows, int64_t columns, int32_t *sums)
 {
-    for (int64_t n = 0; n < columns; n += 4)
-        for (int r = 0; r < rows; r++)
-            vst1q_s32(sums + r * QC_TILE_LD + n, vld1q_s32(tile->start + r * tile->start_step + n));
+    const int32_t step = (int32_t)tile->start_step;
+    const int32_t *start = tile->start;
+    if (rows == ROWS && step == 0) {
+        for (int32_t left = (int32_t)columns; left > 0; left -= 4, start += 4, sums += 4) {
+            const int32x4_t v = vld1q_s32(start);
+            vst1q_s32(sums, v);
+            vst1q_s32(sums + QC_TILE_LD, v);
+            vst1q_s32(sums + 2 * QC_TILE_LD, v);
+            vst1q_s32(sums + 3 * QC_TILE_LD, v);
+        }
+        return;
+    }
+    for (int r = 0; r < rows; r++, start += step, sums += QC_TILE_LD)
+        for (int32_t n = 0; n < (int32_t)columns; n += 4)
+            vst1q_s32(sums + n, vld1q_s32(start + n));
 }
 
 static void sum_row(const qc_tile *tile, int64_t columns, int32_t *sums)

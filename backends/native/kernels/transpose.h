@@ -15,7 +15,7 @@ static inline void qc_transpose_few(const uint8_t *x, int64_t x_step, uint8_t *o
             out[j * out_step + i] = x[i * x_step + j];
 }
 
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
 /* 16 x 16 bytes in each lane: four times, element k of the first half of the rows meets element k of the second. */
 #define TRANSPOSE_LANES(name, type, low, high)  \
     static inline void name(type a[16])         \
@@ -153,7 +153,7 @@ static inline int64_t qc_split_columns(const uint8_t *x, uint8_t *out, int64_t o
 static inline void qc_transpose_bytes(const uint8_t *x, int64_t x_step, uint8_t *out, int64_t out_step, int64_t rows,
                                       int64_t columns)
 {
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
     if (rows >= 16 && columns >= 16) {
         /* The last blocks move back so that they are whole. */
         for (int64_t top = 0; top < rows; top += QC_TRANSPOSE_ROWS) {
@@ -190,7 +190,7 @@ static inline void qc_transpose_bytes(const uint8_t *x, int64_t x_step, uint8_t 
                              qc_min(64, rows - top), qc_min(64, columns - left));
 }
 
-#if defined(QC_VECTOR)
+#if defined(QC_SHUFFLES)
 /* The same for 32-bit elements, at least 4 x 4 of them. */
 static inline void qc_transpose_words(const int32_t *x, int64_t x_step, int32_t *out, int64_t out_step, int64_t rows,
                                       int64_t columns)

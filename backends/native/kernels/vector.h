@@ -1,4 +1,4 @@
-/* Vectors of bytes and of 32-bit lanes under one name for AVX-512, AVX2 and NEON, so that a kernel is written once.
+/* Vectors of bytes and of 32-bit lanes under one name for AVX-512, AVX2, NEON and Helium, so that a kernel is written once.
  *
  * Unpacking and packing stay inside 128-bit lanes on both, hence pack(unpack(x)) is in order. Where
  * QC_VECTOR is not defined the kernels run their scalar loops. */
@@ -13,6 +13,9 @@
 #if defined(QC_NEON)
 #define QC_VECTOR 1
 #include "vector_neon.h"
+#elif defined(QC_HELIUM)
+#define QC_VECTOR 1
+#include "vector_helium.h"
 #elif !QC_SIGNED_CODES && (defined(__AVX512BW__) || defined(__AVX2__))
 #define QC_VECTOR 1
 #include <immintrin.h>
@@ -294,7 +297,12 @@ QC_INLINE lane lane_high64(lane a, lane b) { return _mm_unpackhi_epi64(a, b); }
 QC_INLINE lane lane_or(lane a, lane b) { return _mm_or_si128(a, b); }
 /* The bytes of v at the places, 0 where a place is negative. */
 QC_INLINE lane lane_pick(lane v, lane places) { return _mm_shuffle_epi8(v, places); }
-#endif /* NEON, AVX-512 or AVX2 */
+#endif /* NEON, Helium, AVX-512 or AVX2 */
+
+/* Elements of two vectors side by side, and vectors of floats: not on Helium. */
+#if defined(QC_VECTOR) && !defined(QC_HELIUM)
+#define QC_SHUFFLES 1
+#endif
 
 /* out[i] = clamp(SR(sums[i], m, s) + z) with one m and s. */
 static inline void qc_scale_row(const int32_t *sums, int64_t count, int32_t multiplier, int32_t shift,

@@ -4,7 +4,7 @@
 
 #include "vector.h"
 
-#if defined(QC_NEON)
+#if defined(QC_NEON) || defined(QC_HELIUM)
 typedef byte_sum vec_sum;
 QC_INLINE vec_sum vec_sum_of(const int32_t *k) { return byte_sum_of(k); }
 QC_INLINE vec vec_sum_bytes(const vec_sum *k, vec a, vec b) { return sum_bytes(k, a, b); }
