@@ -85,8 +85,15 @@ def _probe(preferred: tuple[str, ...], path: str, extra: tuple[str, ...]) -> Com
     )
 
 
-def machine_emulator(machine: Machine) -> tuple[str, ...]:
-    """Returns the command that starts a machine, up to its program.
+def machine_options(machine: Machine) -> tuple[str, ...]:
+    """Returns the options of qemu-system-arm for a machine, up to its program."""
+    quiet = ("-nographic", "-monitor", "none", "-serial", "none")
+    semihosting = ("-semihosting-config", "enable=on,target=native")
+    return ("-M", machine.name, *quiet, *semihosting, "-kernel")
+
+
+def machine_emulator() -> tuple[str, ...]:
+    """Returns the command that starts machines.
 
     Raises:
         QCompilerError: QC0822 without qemu.
@@ -100,9 +107,7 @@ def machine_emulator(machine: Machine) -> tuple[str, ...]:
             + (named if os.environ.get(EMULATOR) else "there is no qemu-system-arm"),
             remedy="apt install qemu-system-arm; Program.export_c and save work without it",
         )
-    quiet = ("-nographic", "-monitor", "none", "-serial", "none")
-    semihosting = ("-semihosting-config", "enable=on,target=native")
-    return (*chosen, "-M", machine.name, *quiet, *semihosting)
+    return chosen
 
 
 def runner_files() -> dict[str, bytes]:
@@ -114,8 +119,14 @@ def runner_files() -> dict[str, bytes]:
 
 def linker_script(machine: Machine) -> bytes:
     """Returns where a linker puts a program in a machine's memory."""
-    values = {"machine": machine, "stack": STACK_BYTES}
+    values = {"machine": machine, "stack": STACK_BYTES, "weight_bytes": 0, "large_bytes": 0}
     return template("machine.ld.jinja").render(values).encode()
+
+
+def example_files() -> dict[str, bytes]:
+    """Returns what starts the example of a project on a machine, by name."""
+    folder = files(__package__) / "machine"
+    return {name: (folder / name).read_bytes() for name in ("semihosting.h", "startup.c")}
 
 
 def level_flags(level: Isa, compiler: Compiler) -> tuple[str, ...]:
@@ -138,8 +149,7 @@ def build_image(sources: NativeSources, level: Isa, machine: Machine, compiler: 
 def _units(files_: dict[str, bytes], level: Isa, compiler: Compiler) -> list[Unit]:
     headers = {name: text for name, text in files_.items() if name.endswith(".h")}
     if compiler.is_zig:
-        place = files(__package__) / "machine" / "freestanding_string.h"
-        headers["string.h"] = place.read_bytes()
+        headers["string.h"] = template("freestanding_string.h").render().encode()
     # What differs from one model to another is left out where it is not included, as objects of
     # the library are kept.
     library = {name: text for name, text in headers.items() if name != "model.h"}

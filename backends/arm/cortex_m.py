@@ -7,18 +7,28 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qcompiler.backends.arm.bare import (
+    STACK_BYTES,
     build_image,
+    example_files,
     find_bare_compiler,
     machine_emulator,
+    machine_options,
     runner_files,
 )
 from qcompiler.backends.arm.executable import ArmTarget
-from qcompiler.backends.arm.isa import HELIUM, MACHINES, MICROCONTROLLERS, Machine, Microcontroller
+from qcompiler.backends.arm.isa import (
+    BASELINE,
+    HELIUM,
+    MACHINES,
+    MICROCONTROLLERS,
+    Machine,
+    Microcontroller,
+)
 from qcompiler.backends.arm.remote import Launch
 from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emitter import NativeSources
 from qcompiler.backends.native.levels import Isa
-from qcompiler.backends.native.project import Project
+from qcompiler.backends.native.project import Bare, Project
 from qcompiler.errors import QCompilerError, nearest
 from qcompiler.ir.graph import QGraph
 from qcompiler.passmgr.options import format_pass
@@ -88,12 +98,22 @@ class CortexMTarget(ArmTarget):
 
     def launch(self) -> Launch:
         """Returns the emulator's command."""
-        return Launch(machine_emulator(self.machine), ("-kernel",))
+        return Launch(machine_emulator(), machine_options(self.machine))
 
     def project(self, graph: QGraph, name: str, *, weights_array: bool) -> Project:
         """Returns the C project of a program."""
+        machine = self.machine
+        command = ("qemu-system-arm", *machine_options(machine))
+        bare = Bare(machine, STACK_BYTES, example_files(), BASELINE, " ".join(command))
         return Project(
-            graph, self.form, self.levels, format_pass(self), self.machine.name, name, weights_array
+            graph,
+            self.form,
+            self.levels,
+            format_pass(self),
+            machine.name,
+            name,
+            weights_array,
+            bare=bare,
         )
 
 
