@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from qcompiler.backends.arm.cross import DEFINES
 from qcompiler.backends.arm.isa import BASELINE, Machine
 from qcompiler.backends.native.emitter import NativeSources
-from qcompiler.backends.native.levels import PROGRAM, Isa
+from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.rendering import template
 from qcompiler.backends.native.toolchain import (
     DEFAULT_OPTIMIZATION,
@@ -30,7 +31,14 @@ from qcompiler.errors import QCompilerError
 COMPILER, EMULATOR = "QCOMPILER_ARM_NONE_EABI_CC", "QCOMPILER_ARM_QEMU"
 STACK_BYTES = 32 << 10
 _ZIG_FLAGS = ("-target", "thumb-freestanding-eabihf", "-fno-sanitize=undefined")
-_LINK_FLAGS = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--build-id=none")
+_SMALL_FLAGS = (
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-fshort-enums",
+    "-g0",
+    "-I.",
+)
+LINK_FLAGS = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--build-id=none")
 # Divides 64 bits by 64, which the processors have no instruction for: needs the compiler's library.
 _PROBE = """
 int main(void);
@@ -141,22 +149,23 @@ def build_image(sources: NativeSources, level: Isa, machine: Machine, compiler: 
         QCompilerError: QC0803 when the compiler refuses the sources.
     """
     script = "machine.ld"
-    flags = (*level_flags(level, compiler), *_LINK_FLAGS, "-T", script)
-    units = _units(sources.files, level, compiler)
+    flags = (*level_flags(level, compiler), *LINK_FLAGS, "-T", script)
+    units = bare_units(sources.files, level, compiler)
     return link_units(compiler, units, flags, {script: linker_script(machine)})
 
 
-def _units(files_: dict[str, bytes], level: Isa, compiler: Compiler) -> list[Unit]:
+def bare_units(files_: Mapping[str, bytes], level: Isa, compiler: Compiler) -> list[Unit]:
+    """Returns the calls of a compiler for C files and headers by name."""
     headers = {name: text for name, text in files_.items() if name.endswith(".h")}
     if compiler.is_zig:
         headers["string.h"] = template("freestanding_string.h").render().encode()
     # What differs from one model to another is left out where it is not included, as objects of
     # the library are kept.
     library = {name: text for name, text in headers.items() if name != "model.h"}
-    common = (*LANGUAGE_FLAGS, "-ffunction-sections", "-fdata-sections", "-g0", "-I.")
+    common = (*LANGUAGE_FLAGS, "-ffunction-sections", "-fdata-sections", *_SMALL_FLAGS)
     units = []
     for name in sorted(n for n in files_ if n.endswith(".c")):
-        beside = headers if name == PROGRAM else library
+        beside = headers if b'"model.h"' in files_[name] else library
         chosen = BASELINE if name in _BASELINE_UNITS else level
         optimization = OPTIMIZATION.get(name, DEFAULT_OPTIMIZATION)
         own = (optimization, *common, *level_flags(chosen, compiler))

@@ -15,6 +15,7 @@ from qcompiler.backends.arm.bare import (
     machine_options,
     runner_files,
 )
+from qcompiler.backends.arm.code_size import code_size
 from qcompiler.backends.arm.executable import ArmTarget
 from qcompiler.backends.arm.isa import (
     BASELINE,
@@ -27,6 +28,7 @@ from qcompiler.backends.arm.isa import (
 from qcompiler.backends.arm.remote import Launch
 from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emitter import NativeSources
+from qcompiler.backends.native.footprint import Footprint
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.project import Bare, Project
 from qcompiler.errors import QCompilerError, nearest
@@ -80,6 +82,28 @@ class CortexMTarget(ArmTarget):
         """How codes are stored, and weights: Helium takes two columns at a time."""
         products = "columns" if self.levels == (HELIUM,) else "panels"
         return replace(SIGNED, weights=(products, "taps"))
+
+    def footprint(self, graph: QGraph) -> Footprint:
+        """Returns what a program takes of flash and RAM, code included where a compiler is there.
+
+        Raises:
+            QCompilerError: QC0803 when the compiler refuses the sources.
+        """
+        found = super().footprint(graph)
+        try:
+            compiler = find_bare_compiler()
+        except QCompilerError as error:
+            if error.code != "QC0821":
+                raise
+            return found
+        library = self.project(graph, "model", weights_array=False).library()
+        return found.with_code(code_size(library, self.levels[0], compiler))
+
+    def memory(self, graph: QGraph) -> Mapping[str, int]:
+        """Returns the bytes of flash and RAM, and how much of flash are constants and code."""
+        found = self.footprint(graph)
+        parts = {"constants": found.flash - found.code, "code": found.code} if found.code else {}
+        return {"flash": found.flash, **parts, "ram": found.ram}
 
     def place(self) -> str:
         """Returns in words where programs run."""

@@ -141,14 +141,16 @@ class Project:
         Levels must be one. A machine without an operating system runs it: backends/arm/runner.c.
         """
         described, values = self._parts
-        made = {
-            "model.h": _text("model.h.jinja", values),
-            PROGRAM: _text("entry.c.jinja", values),
-            "serial.c": _text("serial.c.jinja", values),
-            "processor.c": _text("processor.c.jinja", values),
-            **self._library(),
-        }
+        made = self.library()
+        del made["model.c"]
+        made[PROGRAM] = _text("entry.c.jinja", values)
         return NativeSources(made, described.blob, described.ops)
+
+    def library(self) -> dict[str, bytes]:
+        """Returns the library as flat files, without its weights; levels must be one."""
+        values = self._parts[1]
+        names = ("model.h", "model.c", "serial.c", "processor.c")
+        return {**{n: _text(f"{n}.jinja", values) for n in names}, **self._library()}
 
     @cached_property
     def _parts(self) -> tuple[Description, dict[str, Any]]:
