@@ -1,4 +1,4 @@
-"""How much flash the code of an exported library takes: it is linked, and what it kept is counted."""
+"""How much flash the code of an exported library takes: what linking it keeps is counted."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ typedef void (*called)(void);
 int main(void);
 int main(void)
 {
-    static called volatile const calls[] = {(called)model_init, (called)model_arena_bytes, (called)model_run};
+    static called volatile const calls[] = {
+        (called)model_init, (called)model_arena_bytes, (called)model_run};
     for (int i = 0; i < 3; i++)
         calls[i]();
     return 0;
 }
 """
-# Of a section in an ELF file (System V ABI, chapter 4): the flag of memory, the type without content.
+# Of a section of an ELF file (System V ABI, chapter 4): flag of memory, type without content.
 _ALLOC, _NOBITS = 2, 8
 
 

@@ -100,10 +100,12 @@ class CortexMTarget(ArmTarget):
         return found.with_code(code_size(library, self.levels[0], compiler))
 
     def memory(self, graph: QGraph) -> Mapping[str, int]:
-        """Returns the bytes of flash and RAM, and how much of flash are constants and code."""
+        """Returns the bytes of flash, of its constants and code, of the arena, and of the stack."""
         found = self.footprint(graph)
         parts = {"constants": found.flash - found.code, "code": found.code} if found.code else {}
-        return {"flash": found.flash, **parts, "ram": found.ram}
+        stack = self.project(graph, "model", weights_array=False).stack
+        known = {} if stack is None else {"stack": stack}
+        return {"flash": found.flash, **parts, "ram": found.ram, **known}
 
     def place(self) -> str:
         """Returns in words where programs run."""

@@ -103,7 +103,7 @@ class ArmExecutable(NativeExecutable):
         return self._target.project(self._graph, name, weights_array=weights_array).files()
 
     def memory(self) -> Mapping[str, int]:
-        """Returns the bytes of a C project: ``flash``, and ``ram`` of the arena, and parts of it."""
+        """Returns the bytes of a C project: ``flash`` and parts of it, ``ram`` of the arena."""
         return self._target.memory(self._graph)
 
     def index(self) -> Mapping[str, Any]:

@@ -152,6 +152,11 @@ class Project:
         names = ("model.h", "model.c", "serial.c", "processor.c")
         return {**{n: _text(f"{n}.jinja", values) for n in names}, **self._library()}
 
+    @property
+    def stack(self) -> int | None:
+        """A bound of the stack's bytes of a run; None where nobody counts them."""
+        return self._stack(self._parts[0])
+
     @cached_property
     def _parts(self) -> tuple[Description, dict[str, Any]]:
         """The program before it is text, and what templates are told."""
