@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from functools import lru_cache
 from importlib.resources import files
 from importlib.util import find_spec
@@ -12,7 +13,7 @@ from importlib.util import find_spec
 from qcompiler.backends.arm.cross import DEFINES
 from qcompiler.backends.arm.isa import BASELINE, Machine
 from qcompiler.backends.native.emitter import NativeSources
-from qcompiler.backends.native.levels import PROGRAM, Isa
+from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.rendering import template
 from qcompiler.backends.native.toolchain import (
     DEFAULT_OPTIMIZATION,
@@ -30,7 +31,14 @@ from qcompiler.errors import QCompilerError
 COMPILER, EMULATOR = "QCOMPILER_ARM_NONE_EABI_CC", "QCOMPILER_ARM_QEMU"
 STACK_BYTES = 32 << 10
 _ZIG_FLAGS = ("-target", "thumb-freestanding-eabihf", "-fno-sanitize=undefined")
-_LINK_FLAGS = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--build-id=none")
+_SMALL_FLAGS = (
+    "-fno-unwind-tables",
+    "-fno-asynchronous-unwind-tables",
+    "-fshort-enums",
+    "-g0",
+    "-I.",
+)
+LINK_FLAGS = ("-nostartfiles", "-Wl,--gc-sections", "-Wl,--build-id=none")
 # Divides 64 bits by 64, which the processors have no instruction for: needs the compiler's library.
 _PROBE = """
 int main(void);
@@ -85,8 +93,15 @@ def _probe(preferred: tuple[str, ...], path: str, extra: tuple[str, ...]) -> Com
     )
 
 
-def machine_emulator(machine: Machine) -> tuple[str, ...]:
-    """Returns the command that starts a machine, up to its program.
+def machine_options(machine: Machine) -> tuple[str, ...]:
+    """Returns the options of qemu-system-arm for a machine, up to its program."""
+    quiet = ("-nographic", "-monitor", "none", "-serial", "none")
+    semihosting = ("-semihosting-config", "enable=on,target=native")
+    return ("-M", machine.name, *quiet, *semihosting, "-kernel")
+
+
+def machine_emulator() -> tuple[str, ...]:
+    """Returns the command that starts machines.
 
     Raises:
         QCompilerError: QC0822 without qemu.
@@ -100,9 +115,7 @@ def machine_emulator(machine: Machine) -> tuple[str, ...]:
             + (named if os.environ.get(EMULATOR) else "there is no qemu-system-arm"),
             remedy="apt install qemu-system-arm; Program.export_c and save work without it",
         )
-    quiet = ("-nographic", "-monitor", "none", "-serial", "none")
-    semihosting = ("-semihosting-config", "enable=on,target=native")
-    return (*chosen, "-M", machine.name, *quiet, *semihosting)
+    return chosen
 
 
 def runner_files() -> dict[str, bytes]:
@@ -114,8 +127,14 @@ def runner_files() -> dict[str, bytes]:
 
 def linker_script(machine: Machine) -> bytes:
     """Returns where a linker puts a program in a machine's memory."""
-    values = {"machine": machine, "stack": STACK_BYTES}
+    values = {"machine": machine, "stack": STACK_BYTES, "weight_bytes": 0, "large_bytes": 0}
     return template("machine.ld.jinja").render(values).encode()
+
+
+def example_files() -> dict[str, bytes]:
+    """Returns what starts the example of a project on a machine, by name."""
+    folder = files(__package__) / "machine"
+    return {name: (folder / name).read_bytes() for name in ("semihosting.h", "startup.c")}
 
 
 def level_flags(level: Isa, compiler: Compiler) -> tuple[str, ...]:
@@ -130,23 +149,23 @@ def build_image(sources: NativeSources, level: Isa, machine: Machine, compiler: 
         QCompilerError: QC0803 when the compiler refuses the sources.
     """
     script = "machine.ld"
-    flags = (*level_flags(level, compiler), *_LINK_FLAGS, "-T", script)
-    units = _units(sources.files, level, compiler)
+    flags = (*level_flags(level, compiler), *LINK_FLAGS, "-T", script)
+    units = bare_units(sources.files, level, compiler)
     return link_units(compiler, units, flags, {script: linker_script(machine)})
 
 
-def _units(files_: dict[str, bytes], level: Isa, compiler: Compiler) -> list[Unit]:
+def bare_units(files_: Mapping[str, bytes], level: Isa, compiler: Compiler) -> list[Unit]:
+    """Returns the calls of a compiler for C files and headers by name."""
     headers = {name: text for name, text in files_.items() if name.endswith(".h")}
     if compiler.is_zig:
-        place = files(__package__) / "machine" / "freestanding_string.h"
-        headers["string.h"] = place.read_bytes()
+        headers["string.h"] = template("freestanding_string.h").render().encode()
     # What differs from one model to another is left out where it is not included, as objects of
     # the library are kept.
     library = {name: text for name, text in headers.items() if name != "model.h"}
-    common = (*LANGUAGE_FLAGS, "-ffunction-sections", "-fdata-sections", "-g0", "-I.")
+    common = (*LANGUAGE_FLAGS, "-ffunction-sections", "-fdata-sections", *_SMALL_FLAGS)
     units = []
     for name in sorted(n for n in files_ if n.endswith(".c")):
-        beside = headers if name == PROGRAM else library
+        beside = headers if b'"model.h"' in files_[name] else library
         chosen = BASELINE if name in _BASELINE_UNITS else level
         optimization = OPTIMIZATION.get(name, DEFAULT_OPTIMIZATION)
         own = (optimization, *common, *level_flags(chosen, compiler))

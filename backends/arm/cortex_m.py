@@ -7,18 +7,30 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from qcompiler.backends.arm.bare import (
+    STACK_BYTES,
     build_image,
+    example_files,
     find_bare_compiler,
     machine_emulator,
+    machine_options,
     runner_files,
 )
+from qcompiler.backends.arm.code_size import code_size
 from qcompiler.backends.arm.executable import ArmTarget
-from qcompiler.backends.arm.isa import HELIUM, MACHINES, MICROCONTROLLERS, Machine, Microcontroller
+from qcompiler.backends.arm.isa import (
+    BASELINE,
+    HELIUM,
+    MACHINES,
+    MICROCONTROLLERS,
+    Machine,
+    Microcontroller,
+)
 from qcompiler.backends.arm.remote import Launch
 from qcompiler.backends.native.codes import SIGNED, CodeForm
 from qcompiler.backends.native.emitter import NativeSources
+from qcompiler.backends.native.footprint import Footprint
 from qcompiler.backends.native.levels import Isa
-from qcompiler.backends.native.project import Project
+from qcompiler.backends.native.project import Bare, Project
 from qcompiler.errors import QCompilerError, nearest
 from qcompiler.ir.graph import QGraph
 from qcompiler.passmgr.options import format_pass
@@ -71,6 +83,30 @@ class CortexMTarget(ArmTarget):
         products = "columns" if self.levels == (HELIUM,) else "panels"
         return replace(SIGNED, weights=(products, "taps"))
 
+    def footprint(self, graph: QGraph) -> Footprint:
+        """Returns what a program takes of flash and RAM, code included where a compiler is there.
+
+        Raises:
+            QCompilerError: QC0803 when the compiler refuses the sources.
+        """
+        found = super().footprint(graph)
+        try:
+            compiler = find_bare_compiler()
+        except QCompilerError as error:
+            if error.code != "QC0821":
+                raise
+            return found
+        library = self.project(graph, "model", weights_array=False).library()
+        return found.with_code(code_size(library, self.levels[0], compiler))
+
+    def memory(self, graph: QGraph) -> Mapping[str, int]:
+        """Returns the bytes of flash, of its constants and code, of the arena, and of the stack."""
+        found = self.footprint(graph)
+        parts = {"constants": found.flash - found.code, "code": found.code} if found.code else {}
+        stack = self.project(graph, "model", weights_array=False).stack
+        known = {} if stack is None else {"stack": stack}
+        return {"flash": found.flash, **parts, "ram": found.ram, **known}
+
     def place(self) -> str:
         """Returns in words where programs run."""
         return f"qemu-system-arm -M {self.machine.name}"
@@ -88,12 +124,22 @@ class CortexMTarget(ArmTarget):
 
     def launch(self) -> Launch:
         """Returns the emulator's command."""
-        return Launch(machine_emulator(self.machine), ("-kernel",))
+        return Launch(machine_emulator(), machine_options(self.machine))
 
     def project(self, graph: QGraph, name: str, *, weights_array: bool) -> Project:
         """Returns the C project of a program."""
+        machine = self.machine
+        command = ("qemu-system-arm", *machine_options(machine))
+        bare = Bare(machine, STACK_BYTES, example_files(), BASELINE, " ".join(command))
         return Project(
-            graph, self.form, self.levels, format_pass(self), self.machine.name, name, weights_array
+            graph,
+            self.form,
+            self.levels,
+            format_pass(self),
+            machine.name,
+            name,
+            weights_array,
+            bare=bare,
         )
 
 

@@ -117,9 +117,8 @@ class ArmExecutable(NativeExecutable):
         return self._target.project(self._graph, name, weights_array=weights_array).files()
 
     def memory(self) -> Mapping[str, int]:
-        """Returns the bytes of a C project: ``flash`` of constants, ``ram`` of the arena."""
-        found = self._target.footprint(self._graph)
-        return {"flash": found.flash, "ram": found.ram}
+        """Returns the bytes of a C project: ``flash`` and parts of it, ``ram`` of the arena."""
+        return self._target.memory(self._graph)
 
     def index(self) -> Mapping[str, Any]:
         """Returns the levels of the program."""
@@ -196,6 +195,11 @@ class ArmTarget(NativeTarget):
         """Returns what a program takes of flash and RAM."""
         plan = plan_of(graph)
         return footprint(graph, plan, describe(graph, plan, form=self.form))
+
+    def memory(self, graph: QGraph) -> Mapping[str, int]:
+        """Returns the bytes of flash and RAM by what takes them."""
+        found = self.footprint(graph)
+        return {"flash": found.flash, "ram": found.ram}
 
     def build(self, graph: QGraph) -> ArmExecutable:
         """Builds a graph at stage TARGETED.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import fx
@@ -21,7 +21,7 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Footprint:
-    """Bytes of a program for a batch of one: packed constants in flash, the arena in RAM.
+    """Bytes of a program for a batch of one: constants and known code in flash, the arena in RAM.
 
     ``constants`` are the unpacked constants of each node, ``alive`` what the arena holds at
     ``peak``, the operator that needs most of it: values, scratch memory, and the gaps between them;
@@ -33,6 +33,12 @@ class Footprint:
     constants: tuple[tuple[str, int], ...]
     alive: tuple[tuple[str, int], ...]
     peak: str
+    code: int = 0
+
+    def with_code(self, code: int) -> Footprint:
+        """Returns the same where flash holds so many bytes of code, too."""
+        constants = _largest([*self.constants, ("code", code)])
+        return replace(self, flash=self.flash + code, constants=constants, code=code)
 
     def check(self, flash: int | None, ram: int | None, target: str) -> None:
         """Compares with the bytes that a machine has; None is no limit.
@@ -97,7 +103,9 @@ def _too_large(
     found: tuple[tuple[str, int], ...],
     where: str = "",
 ) -> QCompilerError:
-    what = {"flash": "constants", "ram": "values and scratch memory"}[kind]
+    has_code = any(name == "code" for name, _ in found)
+    what = "values and scratch memory" if kind == "ram" else "constants"
+    what += " and code" * has_code
     lines = [f"{count} bytes: {name}" for name, count in found[:_NAMED]]
     remedies = {
         "flash": "use a smaller network, or fewer bits for its weights",

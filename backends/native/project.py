@@ -62,6 +62,25 @@ _RESERVED = frozenset(
 
 
 @dataclass(frozen=True)
+class Bare:
+    """What a project has in the place of an operating system.
+
+    Attributes:
+        machine: the example's, by the names of ``machine.ld.jinja``.
+        stack: bytes of the example's stack.
+        startup: files of the example by name.
+        baseline: the level of every processor of the family, for what runs before it is known.
+        run: the command that runs the example, which follows it.
+    """
+
+    machine: object
+    stack: int
+    startup: Mapping[str, bytes]
+    baseline: Isa
+    run: str
+
+
+@dataclass(frozen=True)
 class Project:
     """What a project is made from.
 
@@ -74,6 +93,7 @@ class Project:
         name: of the library.
         weights_array: whether the weights come as a C array, too.
         settings: of what kernels leave open, by node; those of the cost model for other nodes.
+        bare: what there is in the place of an operating system.
     """
 
     graph: QGraph
@@ -84,6 +104,7 @@ class Project:
     name: str = "model"
     weights_array: bool = False
     settings: Mapping[str, Setting] = field(default_factory=dict)
+    bare: Bare | None = None
 
     def files(self) -> dict[str, bytes]:
         """Returns the files by path."""
@@ -103,12 +124,15 @@ class Project:
         if len(self.levels) > 1:
             made["src/dispatch.c"] = made.pop(f"src/kernels/{DISPATCH}")
         made["data/weights.bin"] = described.blob
-        if self.weights_array:
+        if values["weights_array"]:
             made["src/weights.c"] = c_array(described.blob).encode()
         if self.emulated:
-            folder = files(__package__) / "templates" / "cmake"
-            for file in folder.iterdir():
-                made[f"cmake/{file.name}"] = file.read_bytes()
+            made |= _toolchains("cortex-m" if self.bare else "aarch64")
+        if self.bare is not None:
+            made["example/main.c"] = _text("main_bare.c.jinja", values)
+            made["example/machine.ld"] = _text("machine.ld.jinja", values)
+            made["cmake/freestanding/string.h"] = _text("freestanding_string.h", values)
+            made |= {f"example/{name}": text for name, text in self.bare.startup.items()}
         return dict(sorted(made.items()))
 
     def sources(self) -> NativeSources:
@@ -117,14 +141,21 @@ class Project:
         Levels must be one. A machine without an operating system runs it: backends/arm/runner.c.
         """
         described, values = self._parts
-        made = {
-            "model.h": _text("model.h.jinja", values),
-            PROGRAM: _text("entry.c.jinja", values),
-            "serial.c": _text("serial.c.jinja", values),
-            "processor.c": _text("processor.c.jinja", values),
-            **self._library(),
-        }
+        made = self.library()
+        del made["model.c"]
+        made[PROGRAM] = _text("entry.c.jinja", values)
         return NativeSources(made, described.blob, described.ops)
+
+    def library(self) -> dict[str, bytes]:
+        """Returns the library as flat files, without its weights; levels must be one."""
+        values = self._parts[1]
+        names = ("model.h", "model.c", "serial.c", "processor.c")
+        return {**{n: _text(f"{n}.jinja", values) for n in names}, **self._library()}
+
+    @property
+    def stack(self) -> int | None:
+        """A bound of the stack's bytes of a run; None where nobody counts them."""
+        return self._stack(self._parts[0])
 
     @cached_property
     def _parts(self) -> tuple[Description, dict[str, Any]]:
@@ -186,7 +217,14 @@ class Project:
             ),
             "cross": bool(self.emulated),
             "emulated": self.emulated,
-            "weights_array": self.weights_array,
+            "weights_array": self.weights_array or self.bare is not None,
+            "bare": self.bare,
+            "machine": self.bare and self.bare.machine,
+            "stack": self.bare and self.bare.stack,
+            "baseline": self.bare and self.bare.baseline,
+            "example_arena": arena.bytes({n: span.low for n, span in graph.symbols.items()}),
+            "large_bytes": arena.bytes({n: span.low for n, span in graph.symbols.items()})
+            + sum(t["bytes"] for t in (*inputs, *outputs)),
             "kernels": kernels,
             "optimization": {
                 n: OPTIMIZATION[n]
@@ -308,6 +346,13 @@ def c_array(blob: bytes) -> str:
         f"extern const uint8_t model_weights[{len(blob)}];\n\n"
         f"_Alignas({ALIGNMENT}) const uint8_t model_weights[{len(blob)}] = {{\n    {body},\n}};\n"
     )
+
+
+def _toolchains(system: str) -> dict[str, bytes]:
+    """Returns the toolchain files of a system, by path."""
+    folder = files(__package__) / "templates" / "cmake"
+    own = [file for file in folder.iterdir() if file.name.startswith(system)]
+    return {f"cmake/{file.name}": file.read_bytes() for file in own}
 
 
 def _moved(tensors: Sequence[Mapping[str, Any]], steps: Any, cast: str) -> list[str]:

@@ -1,0 +1,10 @@
+# clang compiles, and gcc links, which brings the functions that the processor has no instructions for.
+set(CMAKE_SYSTEM_NAME Generic)
+set(CMAKE_SYSTEM_PROCESSOR arm)
+set(CMAKE_TRY_COMPILE_TARGET_TYPE STATIC_LIBRARY)
+find_program(CMAKE_C_COMPILER NAMES clang clang-19 clang-18 clang-17 clang-16 clang-15 clang-14 REQUIRED)
+find_program(MODEL_LINKER arm-none-eabi-gcc REQUIRED)
+find_program(CMAKE_AR NAMES arm-none-eabi-ar REQUIRED)
+set(CMAKE_C_COMPILER_TARGET arm-none-eabi)
+add_compile_options(-isystem ${CMAKE_CURRENT_LIST_DIR}/freestanding)
+set(CMAKE_C_LINK_EXECUTABLE "${MODEL_LINKER} <LINK_FLAGS> <OBJECTS> -o <TARGET> <LINK_LIBRARIES>")
