@@ -19,6 +19,8 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "assign-scheme": "qcompiler.passes.rewrite.assign_scheme:AssignScheme",
         "collect-statistics": "qcompiler.passes.analysis.collect_statistics:CollectStatistics",
         "propagate-ranges": "qcompiler.passes.analysis.propagate_ranges:PropagateRanges",
+        "measure-sensitivity": ("qcompiler.passes.analysis.measure_sensitivity:MeasureSensitivity"),
+        "allocate-bits": "qcompiler.passes.rewrite.allocate_bits:AllocateBits",
         "share-qparams": "qcompiler.passes.rewrite.share_qparams:ShareQparams",
         "quantize-weights": "qcompiler.passes.rewrite.quantize_weights:QuantizeWeights",
         "round-weights": "qcompiler.passes.rewrite.round_weights:RoundWeights",
@@ -33,6 +35,12 @@ ENTRY_POINTS: dict[str, dict[str, str]] = {
         "prove-accumulators": "qcompiler.passes.analysis.prove_accumulators:ProveAccumulators",
         "legalize-for-target": "qcompiler.passes.lowering.legalize_for_target:LegalizeForTarget",
         "plan-memory": "qcompiler.passes.lowering.plan_memory:PlanMemory",
+    },
+    "qcompiler.sensitivities": {
+        "output": "qcompiler.passes.analysis._metrics:OutputNoise",
+        "fisher": "qcompiler.passes.analysis._metrics:FisherNoise",
+        "hessian": "qcompiler.passes.analysis._metrics:HessianTrace",
+        "label-free": "qcompiler.passes.analysis._metrics:LabelFree",
     },
     "qcompiler.pipelines": {
         "default": "qcompiler.passes.pipelines:DEFAULT",

@@ -7,16 +7,31 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from qcompiler.api import compile, load
+    from qcompiler.budgets import AverageBits, Drop, Latency, Size
     from qcompiler.errors import QCompilerError
     from qcompiler.program import Program
 
 __version__ = "0.1.0"
 
-__all__ = ["Program", "QCompilerError", "__version__", "compile", "load"]
+__all__ = [
+    "AverageBits",
+    "Drop",
+    "Latency",
+    "Program",
+    "QCompilerError",
+    "Size",
+    "__version__",
+    "compile",
+    "load",
+]
 
 # Public name -> module that defines it; imported at first use (PEP 562), so that
 # `import qcompiler` costs next to nothing.
 _HOMES = {
+    "AverageBits": "qcompiler.budgets",
+    "Drop": "qcompiler.budgets",
+    "Latency": "qcompiler.budgets",
+    "Size": "qcompiler.budgets",
     "Program": "qcompiler.program",
     "QCompilerError": "qcompiler.errors",
     "compile": "qcompiler.api",

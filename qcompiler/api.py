@@ -15,13 +15,24 @@ from torch import nn
 from torch.export import ExportedProgram
 
 from qcompiler import registry
-from qcompiler.calibration import CalibrationData
+from qcompiler.allocating import (
+    ALLOCATE,
+    StopBefore,
+    output_sqnr,
+    smallest_within,
+    tail,
+    with_budget,
+)
+from qcompiler.allocation import Allocation
+from qcompiler.budgets import Budget, Drop, Fixed
+from qcompiler.calibration import Batch, CalibrationData
 from qcompiler.capture import DynamicShapes, capture
 from qcompiler.errors import QCompilerError, counted, nearest
 from qcompiler.ir.annotations import origin_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
+from qcompiler.passmgr.analyses import AnalysisCache
 from qcompiler.passmgr.base import Pass, PassRecord
 from qcompiler.passmgr.context import PassContext, Progress
 from qcompiler.passmgr.instruments import Instrument, Reproducer, Verify
@@ -32,12 +43,15 @@ from qcompiler.report.errors_by_op import measure_errors
 from qcompiler.report.table import rows_of
 from qcompiler.runtime.artifact import read_artifact
 from qcompiler.runtime.threads import default_threads
-from qcompiler.target.base import Target
+from qcompiler.target.base import Executable, Target
 from qcompiler.target.tuning import TuningBudget, tuning_budget
 
 # Samples on which the report's error column is measured.
 _ERROR_SAMPLES = 2
 _ASSIGN = "assign-scheme"
+# Samples on which the program of an allocation is measured: those after the first 64, which the
+# passes that choose integers see, as far as there are so many.
+_SEEN_SAMPLES, _KEPT_SAMPLES = 64, 80
 # Each thread holds the values of a slice of samples.
 _MOST_THREADS = 4
 
@@ -57,6 +71,7 @@ def compile(
     overrides: Mapping[str, str] | None = None,
     instruments: Sequence[Instrument] = (),
     progress: bool = False,
+    budget: Budget | Sequence[Fixed] | None = None,
 ) -> Program:
     """Compiles a model to an integer program for a target.
 
@@ -83,50 +98,79 @@ def compile(
             "head": "float", "stem:activation": "a4"}``; docs/concepts.md has all forms.
         instruments: watchers of the passes beside the verifier and the reproducer.
         progress: show progress on the terminal.
+        budget: the bits of weights are chosen within it: ``Size("2.6MB")``, ``AverageBits(4.5)``,
+            ``Latency("3ms")``, several of these, or ``Drop(0.5, evaluate)``; ``program.allocation``
+            tells the choice.
 
     Raises:
         QCompilerError: for whatever the user can mend; docs/reference/errors.md lists the codes.
     """
     chosen = limit_memory(resolve_target(target), memory)
     passes = resolve_scheme(resolve_pipeline(pipeline, chosen), scheme, overrides, chosen)
-    budget = resolve_tuning(tune, tune_seconds, chosen)
+    passes = with_budget(passes, budget)
+    tuning = resolve_tuning(tune, tune_seconds, chosen)
     chosen.warm_up()
     default_threads()  # a wrong value in the environment is told before the work, not after it
     with _progress(progress) as show, _one_thread() as threads:
         show("capturing", None)
-        data = CalibrationData(calibration_data)
+        data = CalibrationData(calibration_data, keep=_KEPT_SAMPLES)
         inputs = () if not isinstance(model, nn.Module) else data.example_inputs(model)
         graph = capture(_as_path(model), inputs, dynamic_shapes)
         data.bind(graph)
         context = PassContext(
-            target=chosen, strict=strict, data=data, progress=show, threads=threads
+            target=chosen,
+            strict=strict,
+            data=data,
+            progress=show,
+            threads=threads,
+            tunes=tuning is not None,
         )
         snapshot = _FloatGraph()
         options = ("--target", format_pass(chosen), *([] if strict else ["--no-strict"]))
         watching = [Verify(), Reproducer(options=options), snapshot, *instruments]
-        records = passes.run(graph, context, watching)
-        if graph.stage != Stage.TARGETED:
-            raise QCompilerError(
-                "QC0503",
-                f"the pipeline ends at the stage {graph.stage.text}",
-                remedy="end it with legalize-for-target and plan-memory",
+
+        def finish(graph: QGraph, context: PassContext, records: Sequence[PassRecord]) -> Program:
+            if graph.stage != Stage.TARGETED:
+                raise QCompilerError(
+                    "QC0503",
+                    f"the pipeline ends at the stage {graph.stage.text}",
+                    remedy="end it with legalize-for-target and plan-memory",
+                )
+            show("building" if tuning is None else "tuning", None)
+            executable = chosen.build(graph) if tuning is None else chosen.tune(graph, tuning)
+            show("measuring errors", None)
+            errors = _measure(snapshot.graph, graph, data)
+            rows = rows_of(graph, executable.kernels(), errors)
+            manifest = {
+                "target": format_pass(chosen),
+                "pipeline": str(passes),
+                "strict": strict,
+                "calibration": data.summary(),
+                "rows": [row.__dict__ for row in rows],
+                "notes": _notes(graph, records),
+                "structure": graph.structure,
+                "weights_sha256": _digest(graph),
+            }
+            if context.allocation is not None:
+                found = _measured(context.allocation, snapshot.graph, executable, data)
+                manifest["allocation"] = found.to_json()
+            return Program(graph, executable, chosen, manifest, _callable(model))
+
+        if not isinstance(budget, Drop):
+            return finish(graph, context, passes.run(graph, context, watching))
+        head = passes.run(graph, context, [*watching, StopBefore(ALLOCATE)])
+
+        def compile_at(fixed: Fixed) -> Program:
+            twin = replace(
+                context, notes=[], float_weights={}, weight_factors={}, analyses=AnalysisCache()
             )
-        show("building" if budget is None else "tuning", None)
-        executable = chosen.build(graph) if budget is None else chosen.tune(graph, budget)
-        show("measuring errors", None)
-        errors = _measure(snapshot.graph, graph, data)
-    rows = rows_of(graph, executable.kernels(), errors)
-    manifest = {
-        "target": format_pass(chosen),
-        "pipeline": str(passes),
-        "strict": strict,
-        "calibration": data.summary(),
-        "rows": [row.__dict__ for row in rows],
-        "notes": _notes(graph, records),
-        "structure": graph.structure,
-        "weights_sha256": _digest(graph),
-    }
-    return Program(graph, executable, chosen, manifest, _callable(model))
+            copied, rest = graph.copy(), tail(passes, fixed)
+            return finish(copied, twin, [*head, *rest.run(copied, twin, watching)])
+
+        reference = _callable(model) or graph.run
+        program, notes = smallest_within(budget, reference, compile_at, show)
+        program.manifest["notes"] = [*program.manifest["notes"], *notes]
+        return program
 
 
 def load(path: str | os.PathLike[str]) -> Program:
@@ -308,6 +352,28 @@ def _measure(original: QGraph | None, graph: QGraph, data: CalibrationData) -> d
         return {}
     kept = next(iter(data.kept_batches(_ERROR_SAMPLES)), None)
     return {} if kept is None else measure_errors(original, graph, kept)
+
+
+def _measured(
+    allocation: Allocation, original: QGraph | None, executable: Executable, data: CalibrationData
+) -> Allocation:
+    """Returns the allocation with the error of the finished program's results, measured."""
+    kept = list(data.kept_batches())
+    unseen = list(_after(kept, _SEEN_SAMPLES))
+    if original is None or not kept:
+        return allocation
+    sqnr = output_sqnr(original, lambda *x: executable.run(list(x), 1), unseen or kept)
+    which = "that rounding did not see" if unseen else "that rounding saw, too"
+    return allocation.with_measured({"output SQNR": f"{sqnr:.2f} dB, on samples {which}"})
+
+
+def _after(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
+    """Yields what batches have beyond a number of samples, by their first dimension."""
+    for batch in batches:
+        size = batch[0].shape[0] if batch and batch[0].ndim else 1
+        if samples < size:
+            yield tuple(value[samples:] for value in batch) if samples else batch
+        samples = max(samples - size, 0)
 
 
 def _notes(graph: QGraph, records: Sequence[PassRecord]) -> list[str]:

@@ -29,6 +29,11 @@ CATALOG: dict[str, str] = {
     "QC0305": "a target runs the widths and group sizes that a scheme asks for",
     "QC0306": "an override's rule names modules, operators, lines or nodes that the model has",
     "QC0307": "overrides ask for one width of a weight, and of values that share parameters",
+    "QC0321": "a budget is at least what the narrowest widths of all weights take",
+    "QC0322": "a budget leaves room for the bits that overrides ask for",
+    "QC0323": "a budget is a positive size, number of bits or time, or a drop with a function",
+    "QC0324": "a budget of latency is for a target that predicts times",
+    "QC0325": "the score that evaluate returns of the float model is a finite number",
     # QC04xx: proofs
     "QC0401": "an accumulator's proven bound fits 32 bits",
     "QC0402": "the input of a requantization lies in the range that its shift allows",

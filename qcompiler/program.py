@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from qcompiler.allocation import Allocation
 from qcompiler.errors import counted, nearest
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
@@ -175,6 +176,12 @@ class Program:
     def input_names(self) -> tuple[str, ...]:
         """The names of the inputs, in order."""
         return tuple(n.name for n in self.graph.inputs)
+
+    @property
+    def allocation(self) -> Allocation | None:
+        """The bits of each layer, why, and the Pareto front; None without a budget."""
+        held = self.manifest.get("allocation")
+        return None if held is None else Allocation.from_json(held)
 
     def __call__(self, *inputs: torch.Tensor, **named: torch.Tensor) -> Any:
         """Runs the program on inputs in order, or by name; an empty batch has empty results.

@@ -21,6 +21,7 @@ TARGETS = "qcompiler.targets"
 OPS = "qcompiler.ops"
 LOWERINGS = "qcompiler.lowerings"
 PIPELINES = "qcompiler.pipelines"
+SENSITIVITIES = "qcompiler.sensitivities"
 
 _TABLES = ("qcompiler.passes", "qcompiler.backends")
 
@@ -35,6 +36,9 @@ _GROUPS = {
     PASSES: _Group("pass", "QC0501", "`qcompiler passes` lists them"),
     TARGETS: _Group("target", "QC0506", "`qcompiler targets` lists them"),
     PIPELINES: _Group("pipeline", "QC0501", "`qcompiler passes` lists the passes"),
+    SENSITIVITIES: _Group(
+        "metric of sensitivity", "QC0501", "`qcompiler passes measure-sensitivity` tells them"
+    ),
     OPS: _Group("operator", "QC0509", "docs/reference/ops.md lists them"),
     LOWERINGS: _Group("lowering", "QC0509", "docs/reference/ops.md lists the operators"),
 }

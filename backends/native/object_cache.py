@@ -8,26 +8,16 @@ from contextlib import suppress
 from pathlib import Path
 from uuid import uuid4
 
+from qcompiler.runtime.caches import cache_folder
+
 # Objects of some kernel libraries: all levels of one take about a hundred.
 MAX_FILES = 1024
 _DIGEST = hashlib.sha256
 
 
 def folder() -> Path | None:
-    """Returns the folder of the objects; None where QCOMPILER_CACHE is set to the empty string.
-
-    QCOMPILER_CACHE names the folder of all caches; otherwise it is ``qcompiler`` in the user's
-    cache folder (https://specifications.freedesktop.org/basedir-spec/).
-    """
-    chosen = os.environ.get("QCOMPILER_CACHE")
-    if chosen is not None:
-        return Path(chosen) / "objects" if chosen else None
-    users = os.environ.get("XDG_CACHE_HOME", "")
-    home = os.path.expanduser("~")
-    if not os.path.isabs(users) and not os.path.isabs(home):
-        return None
-    base = Path(users) if os.path.isabs(users) else Path(home) / ".cache"
-    return base / "qcompiler" / "objects"
+    """Returns the folder of the objects; None where QCOMPILER_CACHE is set to the empty string."""
+    return cache_folder("objects")
 
 
 def read(key: str) -> bytes | None:

@@ -14,6 +14,7 @@ from qcompiler.passmgr.statistics import StatisticRequest, Statistics
 if TYPE_CHECKING:
     import torch
 
+    from qcompiler.allocation import Allocation
     from qcompiler.calibration import CalibrationData
     from qcompiler.target.base import Target
 
@@ -35,6 +36,7 @@ class PassContext:
     later pass that chooses the integers anew needs it, and nothing after the compile does;
     ``weight_factors`` holds the integer factor of each weight, by the same name, where groups of a
     channel have factors (numerics/groups.py).
+    ``allocation`` says which bits allocate-bits chose; ``tunes`` that this machine may be measured.
     ``threads`` is how many threads may work on samples at a time; no result depends on it.
     """
 
@@ -45,6 +47,8 @@ class PassContext:
     threads: int = 1
     requests: Sequence[StatisticRequest] = ()
     statistics: Statistics = field(default_factory=dict)
+    tunes: bool = False
+    allocation: Allocation | None = None
     notes: list[str] = field(default_factory=list)
     float_weights: dict[str, torch.Tensor] = field(default_factory=dict)
     weight_factors: dict[str, torch.Tensor] = field(default_factory=dict)

@@ -208,6 +208,15 @@ class Target(ABC):
             if isinstance(operand, fx.Node) and type_of(operand) == type_of(node)
         )
 
+    def predict_seconds(self, graph: QGraph, node: fx.Node, bits: int) -> float | None:
+        """Returns the predicted time of a call on one thread, with weights of so many bits.
+
+        Requantization counts, and so does unpacking where kernels do it at each call. The graph is
+        at the stage TARGETED; dynamic sizes count with their least value. None where the target
+        has no cost model.
+        """
+        return None
+
     def is_view(self, node: fx.Node) -> bool:
         """Says whether a call leaves the bytes of its first operand as they are.
 
