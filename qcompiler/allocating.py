@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
 import torch
 
+from qcompiler.allocation import Allocation
 from qcompiler.budgets import AverageBits, Budget, Drop, Fixed
+from qcompiler.calibration import Batch, CalibrationData
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
-from qcompiler.passmgr.base import Pass
+from qcompiler.ir.stages import Stage
+from qcompiler.passmgr.base import Pass, PassRecord
 from qcompiler.passmgr.instruments import Instrument
 from qcompiler.passmgr.options import format_value
 from qcompiler.passmgr.pipeline import Pipeline
 from qcompiler.report.table import decibels
+from qcompiler.target.base import Executable
 
 ALLOCATE = "allocate-bits"
 _BEFORE = "quantize-weights"
+# A program is measured on samples after the first 64, which passes that choose integers see,
+# as far as there are so many.
+_SEEN_SAMPLES, KEPT_SAMPLES = 64, 80
 # Average bits that the search for a drop begins with, and to which fraction it goes.
 _MOST_BITS, _LEAST_BITS, _FRACTION = 8.0, 2.0, 0.125
 
@@ -66,6 +73,18 @@ class StopBefore(Instrument):
     def stop_before(self, current: Pass) -> bool:
         """Says whether the named pass comes next."""
         return current.name == self._name
+
+
+class KeepFloatGraph(Instrument):
+    """Keeps the float graph as it is before weights are quantized."""
+
+    def __init__(self) -> None:
+        self.graph: QGraph | None = None
+
+    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
+        """Keeps a copy at the last pass of the stage ``calibrated``."""
+        if graph.stage == Stage.CALIBRATED:
+            self.graph = graph.copy()
 
 
 def tail(pipeline: Pipeline, budget: Fixed) -> Pipeline:
@@ -159,3 +178,25 @@ def output_sqnr(
             signal += float(wide.square().sum())
             noise += float((wide - actual.to(torch.float64)).square().sum())
     return decibels(signal, noise)
+
+
+def measured(
+    allocation: Allocation, original: QGraph | None, executable: Executable, data: CalibrationData
+) -> Allocation:
+    """Returns the allocation with the error of the finished program's results, measured."""
+    kept = list(data.kept_batches())
+    unseen = list(_after(kept, _SEEN_SAMPLES))
+    if original is None or not kept:
+        return allocation
+    sqnr = output_sqnr(original, lambda *x: executable.run(list(x), 1), unseen or kept)
+    which = "that rounding did not see" if unseen else "that rounding saw, too"
+    return allocation.with_measured({"output SQNR": f"{sqnr:.2f} dB, on samples {which}"})
+
+
+def _after(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
+    """Yields what batches have beyond a number of samples, by their first dimension."""
+    for batch in batches:
+        size = batch[0].shape[0] if batch and batch[0].ndim else 1
+        if samples < size:
+            yield tuple(value[samples:] for value in batch) if samples else batch
+        samples = max(samples - size, 0)

@@ -42,8 +42,8 @@ class FrontPoint:
 class Allocation:
     """The chosen bits, the Pareto front around them, and what was measured at the end.
 
-    ``error`` is the sum of the groups' errors, ``joint_error`` the metric's error with all groups
-    at their bits where that was measured. ``is_optimal`` says that the integer program was solved
+    ``error`` is the sum of the groups' errors, ``joint_error`` the output noise with all groups at
+    their bits, measured. ``is_optimal`` says that the integer program was solved
     to its proven optimum within the time limit; ``chosen_by`` how the final choice came about.
     ``measured`` is what the finished program does: lines by name.
     """
@@ -54,7 +54,7 @@ class Allocation:
     front: tuple[FrontPoint, ...]
     bytes: int
     error: float
-    joint_error: float | None
+    joint_error: float
     is_optimal: bool
     chosen_by: str
     seconds: float | None = None

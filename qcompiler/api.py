@@ -17,15 +17,16 @@ from torch.export import ExportedProgram
 from qcompiler import registry
 from qcompiler.allocating import (
     ALLOCATE,
+    KEPT_SAMPLES,
+    KeepFloatGraph,
     StopBefore,
-    output_sqnr,
+    measured,
     smallest_within,
     tail,
     with_budget,
 )
-from qcompiler.allocation import Allocation
 from qcompiler.budgets import Budget, Drop, Fixed
-from qcompiler.calibration import Batch, CalibrationData
+from qcompiler.calibration import CalibrationData
 from qcompiler.capture import DynamicShapes, capture
 from qcompiler.errors import QCompilerError, counted, nearest
 from qcompiler.ir.annotations import origin_of
@@ -33,7 +34,7 @@ from qcompiler.ir.graph import QGraph
 from qcompiler.ir.queries import is_island
 from qcompiler.ir.stages import Stage
 from qcompiler.passmgr.analyses import AnalysisCache
-from qcompiler.passmgr.base import Pass, PassRecord
+from qcompiler.passmgr.base import PassRecord
 from qcompiler.passmgr.context import PassContext, Progress
 from qcompiler.passmgr.instruments import Instrument, Reproducer, Verify
 from qcompiler.passmgr.options import build, format_pass, split_pipeline
@@ -43,15 +44,12 @@ from qcompiler.report.errors_by_op import measure_errors
 from qcompiler.report.table import rows_of
 from qcompiler.runtime.artifact import read_artifact
 from qcompiler.runtime.threads import default_threads
-from qcompiler.target.base import Executable, Target
+from qcompiler.target.base import Target
 from qcompiler.target.tuning import TuningBudget, tuning_budget
 
 # Samples on which the report's error column is measured.
 _ERROR_SAMPLES = 2
 _ASSIGN = "assign-scheme"
-# Samples on which the program of an allocation is measured: those after the first 64, which the
-# passes that choose integers see, as far as there are so many.
-_SEEN_SAMPLES, _KEPT_SAMPLES = 64, 80
 # Each thread holds the values of a slice of samples.
 _MOST_THREADS = 4
 
@@ -113,7 +111,7 @@ def compile(
     default_threads()  # a wrong value in the environment is told before the work, not after it
     with _progress(progress) as show, _one_thread() as threads:
         show("capturing", None)
-        data = CalibrationData(calibration_data, keep=_KEPT_SAMPLES)
+        data = CalibrationData(calibration_data, keep=KEPT_SAMPLES)
         inputs = () if not isinstance(model, nn.Module) else data.example_inputs(model)
         graph = capture(_as_path(model), inputs, dynamic_shapes)
         data.bind(graph)
@@ -125,7 +123,7 @@ def compile(
             threads=threads,
             tunes=tuning is not None,
         )
-        snapshot = _FloatGraph()
+        snapshot = KeepFloatGraph()
         options = ("--target", format_pass(chosen), *([] if strict else ["--no-strict"]))
         watching = [Verify(), Reproducer(options=options), snapshot, *instruments]
 
@@ -152,7 +150,7 @@ def compile(
                 "weights_sha256": _digest(graph),
             }
             if context.allocation is not None:
-                found = _measured(context.allocation, snapshot.graph, executable, data)
+                found = measured(context.allocation, snapshot.graph, executable, data)
                 manifest["allocation"] = found.to_json()
             return Program(graph, executable, chosen, manifest, _callable(model))
 
@@ -335,45 +333,11 @@ def resolve_tuning(tune: str | None, seconds: float | None, target: Target) -> T
     return budget
 
 
-class _FloatGraph(Instrument):
-    """Keeps the float graph as it is before weights are quantized."""
-
-    def __init__(self) -> None:
-        self.graph: QGraph | None = None
-
-    def after(self, current: Pass, graph: QGraph, record: PassRecord) -> None:
-        """Keeps a copy at the last pass of the stage ``calibrated``."""
-        if graph.stage == Stage.CALIBRATED:
-            self.graph = graph.copy()
-
-
 def _measure(original: QGraph | None, graph: QGraph, data: CalibrationData) -> dict[str, float]:
     if original is None:
         return {}
     kept = next(iter(data.kept_batches(_ERROR_SAMPLES)), None)
     return {} if kept is None else measure_errors(original, graph, kept)
-
-
-def _measured(
-    allocation: Allocation, original: QGraph | None, executable: Executable, data: CalibrationData
-) -> Allocation:
-    """Returns the allocation with the error of the finished program's results, measured."""
-    kept = list(data.kept_batches())
-    unseen = list(_after(kept, _SEEN_SAMPLES))
-    if original is None or not kept:
-        return allocation
-    sqnr = output_sqnr(original, lambda *x: executable.run(list(x), 1), unseen or kept)
-    which = "that rounding did not see" if unseen else "that rounding saw, too"
-    return allocation.with_measured({"output SQNR": f"{sqnr:.2f} dB, on samples {which}"})
-
-
-def _after(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
-    """Yields what batches have beyond a number of samples, by their first dimension."""
-    for batch in batches:
-        size = batch[0].shape[0] if batch and batch[0].ndim else 1
-        if samples < size:
-            yield tuple(value[samples:] for value in batch) if samples else batch
-        samples = max(samples - size, 0)
 
 
 def _notes(graph: QGraph, records: Sequence[PassRecord]) -> list[str]:

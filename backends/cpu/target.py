@@ -8,6 +8,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from torch import fx
+
 from qcompiler.backends.cpu.isa import (
     BEST,
     LEVELS,
@@ -32,6 +34,7 @@ from qcompiler.backends.native.executable import (
 )
 from qcompiler.backends.native.levels import Isa
 from qcompiler.backends.native.limits import measure_limits
+from qcompiler.backends.native.prediction import predict_seconds
 from qcompiler.backends.native.project import Project
 from qcompiler.backends.native.runtime import NativeProgram
 from qcompiler.backends.native.toolchain import accepts, build, has_compiler, warm_up
@@ -143,6 +146,10 @@ class CpuTarget(NativeTarget):
     storage: ClassVar[str] = "u8 = code + 128; rank 4 as NHWC, other ranks in logical order"
 
     isa: str = BEST
+
+    def predict_seconds(self, graph: QGraph, node: fx.Node, bits: int) -> float | None:
+        """Returns the time of a call by the cost model; ``bits`` change nothing, see there."""
+        return predict_seconds(graph, node, self.is_view(node))
 
     def warm_up(self) -> None:
         """Compiles the kernel library in the background."""

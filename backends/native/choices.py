@@ -71,6 +71,11 @@ def settings_of(graph: QGraph, node: fx.Node) -> tuple[Setting, ...]:
     return tuple(setting for setting, _ in sorted(costs, key=lambda pair: pair[1]))
 
 
+def cycles_of(graph: QGraph, node: fx.Node) -> float | None:
+    """Returns the cycles of a call with its cheapest setting, None where the model has none."""
+    return min((cost for _, cost in _Space(graph, node).costs()), default=None)
+
+
 def default_setting(graph: QGraph, node: fx.Node) -> Setting:
     """Returns the setting that the cost model takes."""
     return settings_of(graph, node)[0]

@@ -40,7 +40,7 @@ class Layer:
     def bytes_at(self, bits: int) -> int:
         """Returns the bytes of the packed weights and of the parameters of each channel."""
         size = math.ceil(self.elements * bits / 8) + CHANNEL_BYTES * self.channels
-        if self.group is not None:
+        if self.group is not None and bits < 8:
             inputs = self.elements // max(self.channels, 1)
             size += self.channels * group_count(inputs, self.group)  # a factor of a byte each
         return size

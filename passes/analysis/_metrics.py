@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -198,7 +199,7 @@ class HessianTrace(_Gradients):
             for bits in probe.widths:
                 squares = self._squares(probe, group, bits)
                 pairs = zip(group.layers, squares, strict=True)
-                means = ((max(traces[la.weight], 0.0) / la.elements, s) for la, s in pairs)
+                means = ((traces[la.weight] / la.elements, s) for la, s in pairs)
                 errors.append(sum(mean * float(s.sum()) for mean, s in means))
             yield place, GroupError(tuple(errors))
 
@@ -206,7 +207,7 @@ class HessianTrace(_Gradients):
         source = torch.Generator().manual_seed(probe.seed)
         weights = self._weights(probe)
         leaves = list(weights.values())
-        totals, count = [0.0] * len(leaves), 0
+        estimates: list[list[float]] = [[] for _ in leaves]
         for done, part in enumerate(self._parts(probe)):
             probe.progress("estimating Hessians", done)
             loss = own_loss(run_with(probe.graph, part, weights))
@@ -232,9 +233,8 @@ class HessianTrace(_Gradients):
                     materialize_grads=True,
                 )
                 for i, product in enumerate(second):
-                    totals[i] += float((product * signs[i]).sum())
-            count += self.draws
-        return {w: t / max(count, 1) for w, t in zip(weights, totals, strict=True)}
+                    estimates[i].append(float((product * signs[i]).sum()))
+        return {w: _upper(e) for w, e in zip(weights, estimates, strict=True)}
 
 
 @dataclass(frozen=True)
@@ -251,12 +251,12 @@ class LabelFree(_Gradients):
     draws: int = 4
 
     def measure(self, probe: Probe, wanted: Sequence[int]) -> Iterator[tuple[int, GroupError]]:
-        """Takes the gradients of each sample, and the error of each layer at each width."""
+        """Takes the gradients of each batch, and the error of each layer at each width."""
         source = torch.Generator().manual_seed(probe.seed)
         totals = {place: [0.0] * len(probe.widths) for place in wanted}
         owners = {la.node: (place, la) for place in wanted for la in probe.groups[place].layers}
         signal = 0.0
-        for done, part in enumerate(self._parts(probe)):
+        for done, part in enumerate(probe.batches):
             probe.progress("taking gradients", done)
             kept: dict[fx.Node, torch.Tensor] = {}
             moved: dict[fx.Node, list[torch.Tensor]] = {}
@@ -302,6 +302,17 @@ class LabelFree(_Gradients):
                 move = other - value
                 found.append(move - along(channel_means(layer.node, move), layer.node, move))
         return found
+
+
+def _upper(estimates: Sequence[float]) -> float:
+    """Returns the mean of estimates, or its standard error where that is larger.
+
+    What cannot be told from zero then does not count as zero.
+    """
+    if len(estimates) < 2:
+        return 0.0
+    values = torch.tensor(estimates, dtype=torch.float64)
+    return max(float(values.mean()), float(values.std()) / math.sqrt(len(estimates)))
 
 
 def has_batches(graph: QGraph) -> bool:

@@ -13,6 +13,7 @@ from torch import fx
 from qcompiler import __version__
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.printer import graph_constants, print_graph
+from qcompiler.numerics.groups import group_scales, spread_factors
 from qcompiler.numerics.rounding import WeightMethod, along_axis, quantize_tensor, weight_scales
 from qcompiler.passes.analysis._groups import DecisionGroup, Layer, decision_groups
 from qcompiler.passes.analysis._suffix import FloatRun
@@ -21,16 +22,23 @@ Batch = Sequence[torch.Tensor]
 
 
 def restored_weight(
-    weight: torch.Tensor, axis: int, bits: int, method: WeightMethod | None = None
+    weight: torch.Tensor, axis: int, bits: int, group: int | None = None
 ) -> torch.Tensor:
     """Returns a weight as it is after rounding to the nearest codes of a width, in float32.
 
     Scales are those of quantize-weights: they cover the largest weight at 8 bits and have the least
     squared error below.
     """
-    chosen = method or ("minmax" if bits >= 8 else "mse")
-    scale = weight_scales(weight, axis, bits, True, chosen)
+    method: WeightMethod = "minmax" if bits == 8 else "mse"
     limit = 2 ** (bits - 1) - 1
+    rows = weight.movedim(axis, 0).flatten(1)
+    if group is not None and bits < 8 and group < rows.shape[1]:
+        scale, factors = group_scales(rows, group, bits, method)
+        steps = scale[:, None] * spread_factors(factors, group, rows.shape[1])
+        restored = quantize_tensor(rows.double() / steps, 1.0, 0, -limit, limit) * steps
+        shape = weight.movedim(axis, 0).shape
+        return restored.view(shape).movedim(0, axis).to(weight.dtype)
+    scale = weight_scales(weight, axis, bits, True, method)
     codes = quantize_tensor(weight, scale, 0, -limit, limit, axis)
     return (codes * along_axis(scale, axis, weight.ndim)).to(weight.dtype)
 
@@ -79,7 +87,7 @@ class Probe:
 
     def weight_at(self, layer: Layer, bits: int) -> torch.Tensor:
         """Returns a layer's weight rounded to a width."""
-        return restored_weight(self.graph.constant(layer.weight), layer.axis, bits)
+        return restored_weight(self.graph.constant(layer.weight), layer.axis, bits, layer.group)
 
     def effect(self, results: Sequence[Sequence[torch.Tensor]]) -> torch.Tensor:
         """Returns how results depart from the float ones, in units of the float ones' norm.

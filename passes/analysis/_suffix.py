@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import fx
 
-from qcompiler.ir.graph import QGraph, is_call, map_nodes
+from qcompiler.ir.graph import QGraph, is_call, map_nodes, operator_of
+from qcompiler.ir.integer_ops import INTEGER_OPS
 
 _CONV = torch.ops.qfloat.conv2d.default
 
@@ -105,7 +106,10 @@ class FloatRun:
         """Computes one call from the values held."""
         args = self.load(node.args, held, weights)
         kwargs = self.load(node.kwargs, held, weights)
-        return node.target(*args, **kwargs)  # type: ignore[operator]  # an OpOverload
+        # The dispatcher knows no derivatives of data movement; what defines it has them.
+        moved = INTEGER_OPS.get(operator_of(node)._schema.name)
+        run = node.target if moved is None else moved.reference
+        return run(*args, **kwargs)  # type: ignore[operator]  # an OpOverload
 
     def load(
         self,

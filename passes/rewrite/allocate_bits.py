@@ -45,10 +45,11 @@ class AllocateBits(Pass):
     ``budget`` is one or more of a size (``2.6MB``: packed weights, biases, multipliers and shifts),
     average bits (``4.5``) and a latency (``3ms``: by the target's cost model, for one sample on one
     thread). The errors of ``metric``, as measure-sensitivity measures them, are minimized by an
-    integer program over groups of weights that are decided together; weights whose bits an earlier
-    pass asked for keep them. With the metric ``output`` the choice is improved by what groups do to
-    the results together, and measured again around it ``rounds`` times. Of these choices, and of
-    the widest uniform one, that with the least measured error of all groups together is taken.
+    integer program over groups of weights that are decided together; weights whose bits an override
+    asked for keep them. With the metric ``output`` the choice is improved by what groups do to the
+    results together, and measured again around it ``rounds`` times. Of these choices, and of the
+    widest uniform one with the rest of the budget added, that with the least output noise of all
+    groups together is taken.
 
     Raises:
         QCompilerError: QC0321 for a budget below what the narrowest widths take, QC0322 where
@@ -196,7 +197,7 @@ class AllocateBits(Pass):
 
     def _choose(
         self, probe: Probe, space: Space, errors: Sequence[GroupError]
-    ) -> tuple[tuple[int, ...], bool, str, float | None]:
+    ) -> tuple[tuple[int, ...], bool, str, float]:
         """Returns the choice, whether the program was solved, how it was found, its joint error."""
         probe.progress("solving the integer program", None)
         solution = allocate(space.options, space.limits, self.time_limit)
@@ -213,17 +214,10 @@ class AllocateBits(Pass):
             candidates["exchanges by joint effects"] = space.filled(exchange(space, effects, start))
         uniform = space.uniform()
         if uniform is not None:
-            candidates["uniform bits"] = uniform
-        if self.metric != "output":
-            return (
-                candidates["the integer program"],
-                solution.is_optimal,
-                next(iter(candidates)),
-                None,
-            )
+            candidates["uniform bits, and the rest of the budget"] = space.filled(uniform)
         joint = {how: joint_error(probe, _bits(space, c)) for how, c in candidates.items()}
         best = min(joint, key=lambda how: joint[how])
-        for _ in range(self.rounds):
+        for _ in range(self.rounds if effects is not None else 0):
             again = measured_again(probe, space, candidates[best])
             near = allocate_near(space, again, self.time_limit)
             if near is None or near == candidates[best]:
