@@ -88,11 +88,13 @@ class RemoteProgram:
     def under(self, *options: str) -> RemoteProgram:
         """Returns the same program in another process, with more options of the emulator.
 
-        Its addresses are the same each time, where the system has setarch: what a C library does
-        depends on them.
+        Its environment is empty, and its addresses are the same each time where the system has
+        setarch: what a C library does depends on them, and those of the stack on the environment.
         """
-        fixed = ("setarch", "-R") if shutil.which("setarch") else ()
-        command = (*fixed, *self._launch.command, *options)
+        setarch, env = shutil.which("setarch"), shutil.which("env")
+        fixed = [*([env, "-i"] if env else []), *([setarch, "-R"] if setarch else [])]
+        emulator, *rest = self._launch.command
+        command = (*fixed, shutil.which(emulator) or emulator, *rest, *options)
         return RemoteProgram(
             self.graph,
             self.ops,
