@@ -145,9 +145,7 @@ def export(
     weights_array: Annotated[
         bool, typer.Option("--weights-array", help="Write the weights as a C array, too.")
     ] = False,
-    flash: Annotated[
-        int | None, typer.Option("--flash", min=1, help="Bytes of flash for constants.")
-    ] = None,
+    flash: Annotated[int | None, typer.Option("--flash", min=1, help="Bytes of flash.")] = None,
     ram: Annotated[int | None, typer.Option("--ram", min=1, help="Bytes of RAM.")] = None,
 ) -> None:
     """Compile a model, or take a .qcp file, and write it as a C project."""

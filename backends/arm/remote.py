@@ -20,7 +20,7 @@ import torch
 from qcompiler.backends.native.codes import CodeForm
 from qcompiler.backends.native.emitter import OpDescriptor
 from qcompiler.backends.native.layout import from_storage, to_storage
-from qcompiler.backends.native.values import solve_sizes
+from qcompiler.backends.native.op_calls import OpCalls
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
@@ -80,8 +80,7 @@ class RemoteProgram:
         self._launch = launch
         self._symbols = tuple(graph.symbols)
         self._outputs = [type_of(node) for node in graph.results]
-        self._index = {op.node: i for i, op in enumerate(self.ops)}
-        self._nodes = {node.name: node for node in graph.nodes}
+        self._calls = OpCalls(graph, self.ops)
         self._lock = threading.Lock()
         self._process: _Process | None = None
 
@@ -132,8 +131,7 @@ class RemoteProgram:
         """Returns each node's least microseconds over runs; under an emulator, those of that."""
         sizes = check_inputs(self.graph, inputs)
         runs = [self._run(inputs, sizes, threads, len(self.ops))[1] for _ in range(repeats)]
-        least = [min(times) / 1000 for times in zip(*runs, strict=True)]
-        return {op.node: time for op, time in zip(self.ops, least, strict=True)}
+        return self._calls.least(runs)
 
     def run_op(
         self,
@@ -147,12 +145,10 @@ class RemoteProgram:
 
         The result is written over the operand at the place ``over``, or to memory of its own.
         """
-        index = self._index[node]
-        values = solve_sizes([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
-        kind = type_of(self._nodes[node])
-        shape = kind.bind(values)
+        call = self._calls.call(node, operands)
         at = -1 if over is None else over
-        answers, _ = self._ask((OPERATOR, index, threads), values, operands, [(kind, shape)], at, 0)
+        what, result = (OPERATOR, call.index, threads), [(call.kind, call.shape)]
+        answers, _ = self._ask(what, call.sizes, operands, result, at, 0)
         return answers[0]
 
     def _run(

@@ -16,8 +16,9 @@ from torch import fx
 
 from qcompiler.backends.native.emitter import OpDescriptor
 from qcompiler.backends.native.layout import empty_storage, from_storage, to_storage
+from qcompiler.backends.native.op_calls import OpCalls
 from qcompiler.backends.native.packing import ALIGNMENT
-from qcompiler.backends.native.values import SLACK, solve_sizes, with_slack
+from qcompiler.backends.native.values import SLACK, with_slack
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType
@@ -140,8 +141,7 @@ class NativeProgram:
         self.inputs = [type_of(node) for node in graph.inputs]
         self.outputs = [type_of(node) for node in graph.results]
         self.frames: deque[_Frame] = deque(maxlen=_FRAMES)
-        self._index = {op.node: i for i, op in enumerate(self.ops)}
-        self._nodes = {node.name: node for node in graph.nodes}
+        self._calls = OpCalls(graph, self.ops)
         self._blob = torch.frombuffer(bytearray(blob), dtype=torch.uint8).clone()
         self.library = library = _load(binary, level)
         pointer, number = ctypes.c_void_p, ctypes.c_int
@@ -178,12 +178,12 @@ class NativeProgram:
         Where threads take slices of the batch, that is the time of one thread over its share.
         """
         call = self.prepare(check_inputs(self.graph, inputs))
-        least = [float("inf")] * len(self.ops)
+        runs = []
         for _ in range(repeats):
             spent = (_Int * max(len(self.ops), 1))()
             call(inputs, threads, ctypes.addressof(spent))
-            least = [min(a, b / 1000) for a, b in zip(least, spent, strict=False)]
-        return {op.node: time for op, time in zip(self.ops, least, strict=True)}
+            runs.append(spent[: len(self.ops)])
+        return self._calls.least(runs)
 
     def run_op(
         self,
@@ -198,16 +198,13 @@ class NativeProgram:
         The result is written over a copy of the operand at the place ``over``, or to memory of its
         own.
         """
-        index = self._index[node]
-        values = solve_sizes([type_of(self._nodes[n]) for n in self.ops[index].operands], operands)
-        result = type_of(self._nodes[node])
-        shape = result.bind(values)
+        call = self._calls.call(node, operands)
         stored = [with_slack(to_storage(x)) for x in operands]
-        out = empty_storage(result, shape) if over is None else stored[over]
+        out = empty_storage(call.kind, call.shape) if over is None else stored[over]
         pointers = _pointers([*stored, out])
-        if status := self._qc_op(index, self.symbols_array(values), pointers, threads):
+        if status := self._qc_op(call.index, self.symbols_array(call.sizes), pointers, threads):
             self.fail(status)
-        return from_storage(out, result, shape)
+        return from_storage(out, call.kind, call.shape)
 
     def symbols_array(self, values: Mapping[str, int]) -> ctypes.Array[ctypes.c_int64]:
         """Returns the sizes of the dynamic dimensions as the C functions take them."""
@@ -233,10 +230,11 @@ class NativeProgram:
         try:
             values = {name: int(symbols[i]) for i, name in enumerate(self.symbols)}
             op = self.ops[index]
-            node = self._nodes[op.node]
+            node = self._calls.nodes[op.node]
             held: dict[fx.Node, torch.Tensor] = {}
             for i, name in enumerate(op.operands):
-                held[self._nodes[name]] = _view(operands[i], type_of(self._nodes[name]), values)
+                used = self._calls.nodes[name]
+                held[used] = _view(operands[i], type_of(used), values)
             result = _call(self.graph, node, held)
             _copy_back(operands[len(op.operands)], type_of(node), result, values)
         except BaseException as error:  # C cannot carry it; fail raises it again
