@@ -39,9 +39,6 @@ size_t qemu_plugin_insn_data(const struct qemu_plugin_insn *instruction, void *b
 #endif
 void qemu_plugin_register_atexit_cb(plugin_id id, void (*called)(plugin_id id, void *data), void *data);
 
-/* Bytes of an instruction, at most. */
-enum { LARGEST = 4 };
-
 static size_t read_instruction(const struct qemu_plugin_insn *instruction, unsigned char *bytes)
 {
     const size_t size = qemu_plugin_insn_size(instruction);
@@ -134,7 +131,10 @@ static void enter(unsigned cpu, void *data)
 static struct block *new_block(const struct qemu_plugin_tb *tb)
 {
     const size_t instructions = qemu_plugin_tb_n_insns(tb);
-    struct block *block = malloc(sizeof *block + LARGEST * instructions);
+    size_t size = 0; /* as qemu tells it: at times it hands over more than one instruction's bytes */
+    for (size_t i = 0; i < instructions; i++)
+        size += qemu_plugin_insn_size(qemu_plugin_tb_get_insn(tb, i));
+    struct block *block = malloc(sizeof *block + size);
     if (!block)
         abort();
     block->next = all_blocks;
