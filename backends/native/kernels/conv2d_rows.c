@@ -111,7 +111,7 @@ static void gather_windows(const qc_conv2d_rows *p, const uint8_t *copy, int64_t
     const qc_conv2d *conv = &p->conv;
     const int64_t run = conv->kernel_w * conv->channels;
     for (int64_t oy = 0; oy < count; oy++, copy += conv->stride_h * row_bytes, windows += conv->out_width * p->window) {
-        if (conv->kernel_h == 3 && run == 9) /* the first layer of most networks for images */
+        if (!QC_SMALL && conv->kernel_h == 3 && run == 9) /* the first layer of most networks for images */
             gather_row(p, copy, row_bytes, 3, 9, windows);
         else
             gather_row(p, copy, row_bytes, conv->kernel_h, run, windows);

@@ -78,6 +78,14 @@ __attribute__((noinline)) static void copy_matrix(const uint8_t *x, int64_t x_ro
 #endif
     } else if (size == 1) {
         COPY_ROWS(uint8_t)
+#if QC_SMALL /* less code */
+    } else {
+        for (int64_t i = 0; i < rows; i++)
+            for (int64_t j = 0; j < columns; j++)
+                memcpy(out + (i * out_row + j * out_column) * size, x + (i * x_row + j * x_column) * size,
+                       (size_t)size);
+    }
+#else
     } else if (size == 2) {
         COPY_ROWS(uint16_t)
     } else if (size == 4) {
@@ -85,6 +93,7 @@ __attribute__((noinline)) static void copy_matrix(const uint8_t *x, int64_t x_ro
     } else {
         COPY_ROWS(uint64_t)
     }
+#endif
 }
 
 /* Moves the axis along which the source is dense next to the last one, and gives every copy two axes. */
