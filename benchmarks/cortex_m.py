@@ -28,8 +28,8 @@ def count(machine: Machine, image: Path, level: str, folder: Path) -> dict[str, 
     plugin.write_bytes(shared_object("count.c", source))
     done = run_image(machine, image, (level,), ("-plugin", f"{plugin},out={out}"))
     if done.returncode:
-        sys.exit(f"{machine.name}: status {done.returncode}: {done.stdout}")
-    calls = [line.split() for line in done.stdout.splitlines()]
+        sys.exit(f"{machine.name}: status {done.returncode}: {done.stderr}")
+    calls = [line.split() for line in done.stderr.splitlines()]
     counts = [int(line) for line in out.read_text(encoding="ascii").split()]
     return {
         name.replace("_", " "): (int(products), instructions)

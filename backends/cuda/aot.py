@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import tempfile
 from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from qcompiler.backends.cuda.architectures import Architecture
+from qcompiler.backends.cuda.devices import require_triton
 from qcompiler.backends.cuda.kernel_table import kernel
 from qcompiler.backends.cuda.launch import Launch, Stride
 from qcompiler.backends.cuda.starting import failed
@@ -68,6 +72,41 @@ def distinct(launches: Iterable[Launch]) -> list[Launch]:
         )
         found.setdefault(key, launch)
     return list(found.values())
+
+
+def compile_all(
+    launches: Iterable[Launch], architecture: Architecture, *, jobs: int | None = None
+) -> list[Compiled]:
+    """Compiles every kernel that launches need, in processes, with a bar on the terminal.
+
+    Args:
+        launches: of a program.
+        architecture: to compile for.
+        jobs: number of processes, one per core if left out.
+
+    Raises:
+        QCompilerError: QC0802 without Triton, QC0843 for a kernel that does not compile.
+    """
+    from rich.console import Console
+    from rich.progress import track
+
+    require_triton()
+    found = distinct(launches)
+    console = Console(stderr=True)
+    with ProcessPoolExecutor(
+        min(jobs or os.cpu_count() or 1, max(len(found), 1)),
+        mp_context=get_context("spawn"),
+        initializer=_compile_kernels,
+    ) as pool:
+        tasks = [pool.submit(compile_launch, launch, architecture) for launch in found]
+        what = f"kernels for {architecture.name}"
+        shown = track(tasks, what, console=console, disable=not console.is_terminal)
+        return [task.result() for task in shown]
+
+
+def _compile_kernels() -> None:
+    """Makes Triton compile in this process, not interpret."""
+    os.environ.pop("TRITON_INTERPRET", None)
 
 
 def compile_launch(launch: Launch, architecture: Architecture) -> Compiled:

@@ -22,6 +22,8 @@ _CACHE = 2.0
 _STEP, _START, _PART = 0.6e-6, 2.0e-6, 1.5e-6
 _WARPS = 48  # of a multiprocessor, what registers leave room for
 _BLOCKS = (16, 32, 64, 128, 256)
+# Sums of a block that leave registers for the rest: wgmma reads its operands from shared memory.
+_LARGEST = {"IMMA": 128 * 128, "IGMMA": 128 * 256}
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Product:
     depth: int
     channels: int
     groups: int = 1
+
+    @property
+    def gathers(self) -> bool:
+        """Whether steps along the depth go over several taps of a kernel."""
+        return self.depth != self.channels and all(self.channels % k for k in (64, 128, 32))
 
 
 @dataclass(frozen=True)
@@ -87,11 +94,20 @@ def default_tile(product: Product, arch: Architecture) -> Tile:
 
 def _tiles(product: Product, arch: Architecture) -> Iterator[Tile]:
     most_m = power_at_least(product.rows, 16, 256)
+    if product.gathers:
+        # Each byte has a place of its own, and each place two registers.
+        for block_n in (16, 32, 64):
+            if block_n <= power_at_least(product.columns, 16, 64):
+                yield Tile(min(64, most_m), block_n, 32, num_stages=2)
+                yield Tile(min(128, most_m), block_n, 32, num_warps=8, num_stages=2)
+        return
     most_n = power_at_least(product.columns, 16, 256)
     for block_m in (m for m in _BLOCKS if m <= most_m):
         for block_n in (n for n in _BLOCKS if n <= most_n):
+            if block_m * block_n > _LARGEST[arch.instruction]:
+                continue
             warps = 8 if block_m * block_n > 128 * 64 and block_m >= 64 else 4
-            if block_m * block_n > 128 * 256 or (warps == 4 and block_m * block_n > 64 * 128):
+            if warps == 4 and block_m * block_n > 64 * 128:
                 continue
             for block_k in _depths(product):
                 stage = (block_m + block_n) * block_k
@@ -103,6 +119,8 @@ def _tiles(product: Product, arch: Architecture) -> Iterator[Tile]:
 
 def _depths(product: Product) -> list[int]:
     """Returns steps along the depth; inside a tap where channels divide by them."""
+    if product.depth != product.channels and product.channels % 64:
+        return [32]
     inside = [k for k in (64, 128) if product.channels % k == 0 and product.depth >= k]
     return inside or [64 if product.depth >= 48 else 32]
 

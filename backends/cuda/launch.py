@@ -94,8 +94,12 @@ class Launch:
         return f"{self.kernel}{{{options}{f' split={split}' if split != 1 else ''}}}"
 
     def options(self) -> dict[str, Any]:
-        """Returns what the compiler is told beside constants."""
-        return {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        """Returns what the compiler is told beside constants.
+
+        A product and a sum are never one instruction with one rounding.
+        """
+        stages = {"num_warps": self.num_warps, "num_stages": self.num_stages}
+        return {**stages, "enable_fp_fusion": False}
 
 
 @dataclass(frozen=True)

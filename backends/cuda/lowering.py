@@ -50,8 +50,8 @@ LOWERINGS: dict[str, Callable[[OpLowering], None]] = {
     "concat": movement.lower_concat,
     "pad": movement.lower_pad,
 }
-# Terms of a product of any codes and weights that int32 holds. The matrix instructions up to sm_89
-# saturate each partial sum: wrap-around, with which a sum that fits comes out right whatever its
+# Terms of a product of any codes and weights that int32 holds. The `mma.sync` that Triton makes
+# saturates each partial sum: wrap-around, with which a sum that fits comes out right whatever its
 # parts were, does not hold there, so the parts must fit as well (integer semantics, 7.2). Zero
 # points are taken out after the products, and ranges that prove a sum say nothing of its parts.
 MOST_DEPTH = (2**31 - 1) // (128 * 128)

@@ -101,7 +101,7 @@ static int fits_words(int64_t channels, int64_t depth)
 {
     for (int64_t i = 0; i < channels; i++) {
         const int64_t bound = depth * 128 * 127 + llabs(bias[i]);
-        if (((__int128)bound * multiplier[i] >> shift[i]) + 130 >= 1 << 15)
+        if ((bound * multiplier[i] >> shift[i]) + 130 >= 1 << 15)
             return 0;
     }
     return 1;

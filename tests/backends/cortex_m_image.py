@@ -144,22 +144,21 @@ def build_image(
 def run_image(
     machine: Machine, image: Path, arguments: Sequence[str], options: Sequence[str] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Runs an image to its end; arguments have no spaces, options are those of qemu."""
+    """Runs an image to its end; what it prints is in the standard error of qemu.
+
+    Args:
+        machine: what runs it.
+        image: the image.
+        arguments: words without spaces.
+        options: those of qemu.
+    """
     words = "".join(f",arg={word}" for word in ("image", *arguments))
     command = [
         *("qemu-system-arm", "-M", machine.name, "-nographic", "-monitor", "none"),
         *("-serial", "none", "-semihosting-config", f"enable=on,target=native{words}"),
         *(*options, "-kernel", str(image)),
     ]
-    # qemu writes what programs print to its standard error
-    return subprocess.run(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=300,
-        check=False,
-    )
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
 
 
 def _call(command: Sequence[str], folder: Path) -> str:

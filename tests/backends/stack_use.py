@@ -25,6 +25,9 @@ LIBRARY = 64
 _NODE = re.compile(r'node: \{ title: "([^"]+)" label: "[^"]*?(\d+) bytes \((\w[\w,]*)\)')
 _EDGE = re.compile(r'edge: \{ sourcename: "([^"]+)" targetname: "([^"]+)"')
 _KERNEL = re.compile(r"^qc_\w+$")
+# Loops in assembly push registers that gcc does not know of.
+_FUNCTION = re.compile(r"static void (dot_\w+)\(.*?\n}", re.DOTALL)
+_PUSHED = re.compile(r"push \{([^}]*)\}")
 _PROTOTYPE = re.compile(r"^void (qc_\w+)\(", re.MULTILINE)
 
 
@@ -86,6 +89,20 @@ class CallGraph:
         }
 
 
+def pushed(text: str) -> dict[str, int]:
+    """Returns the bytes that functions of a C file push in assembly, by their names."""
+    return {
+        found[1]: 4 * sum(_registers(names) for names in _PUSHED.findall(found[0]))
+        for found in _FUNCTION.finditer(text)
+    }
+
+
+def _registers(names: str) -> int:
+    """Returns how many registers a list such as ``r4-r11, lr`` has."""
+    ranges = [name.strip().split("-r") for name in names.split(",")]
+    return sum(int(last[0]) - int(first[1:]) + 1 if last else 1 for first, *last in ranges)
+
+
 @cache
 def kernels(machine: Machine, optimization: str) -> Mapping[str, int]:
     """Returns the bytes of the stack that each kernel of qc.h takes on a machine."""
@@ -104,6 +121,10 @@ def kernels(machine: Machine, optimization: str) -> Mapping[str, int]:
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(compile_unit, units))
         graph = CallGraph.read(sorted(Path(folder).glob("*.ci")))
+    for unit in units:
+        for function, size in pushed(sources[unit].decode()).items():
+            if (name := f"{unit}:{function}") in graph.own:
+                graph.own[name] += size
     found = {name: graph.depth(name) for name in names if name in graph.own}
     return {name: size for name, size in found.items() if name != "qc_parallel"}
 

@@ -137,30 +137,40 @@ def conv2d_s8(
                 a = tl.load(x_rows[:, None] + place, mask=inside, other=PAD_VALUE)
         sums = tl.dot(a, b, sums, out_dtype=tl.int32)
 
-    places = row.to(tl.int64)[:, None] * OUT_CHANNELS + (group * GROUP_OUT + column)[None, :]
-    mask = in_rows[:, None] & in_columns[None, :]
+    # One wide offset for the tile and narrow ones inside it take half the registers; no selection
+    # stands in the offsets, so that the compiler sees which of them are neighbours.
+    start = (tile_m * BLOCK_M).to(tl.int64) * OUT_CHANNELS + group * GROUP_OUT + tile_n * BLOCK_N
+    local_m = tl.arange(0, BLOCK_M)
+    local_n = tl.arange(0, BLOCK_N)
+    places = local_m[:, None] * OUT_CHANNELS + local_n[None, :]
+    mask = (local_m < rows - tile_m * BLOCK_M)[:, None]
+    if GROUP_OUT % BLOCK_N != 0:
+        mask = mask & in_columns[None, :]
+    mask = tl.broadcast_to(mask, (BLOCK_M, BLOCK_N))
     last = True
     if SPLIT_K > 1:
-        tl.atomic_add(partial + places, sums, mask=mask, sem="relaxed")
+        tl.atomic_add(partial + start + places, sums, mask=mask, sem="relaxed")
         tl.debug_barrier()  # all threads' parts are on their way before one of them says so
         counter = arrivals + group * tl.num_programs(0) + tile
         last = tl.atomic_add(counter, 1, sem="acq_rel") == SPLIT_K - 1
         if last:
             tl.debug_barrier()
-            sums = tl.atomic_xchg(partial + places, tl.zeros_like(sums), mask=mask, sem="relaxed")
+            sums = tl.atomic_xchg(
+                partial + start + places, tl.zeros_like(sums), mask=mask, sem="relaxed"
+            )
             tl.store(counter, 0)
     if last:
-        channels = group * GROUP_OUT + column
-        sums += tl.load(bias + channels)[None, :]
+        channels = group * GROUP_OUT + n
+        sums += tl.load(bias + channels, mask=in_columns, other=0)[None, :]
         if RAW:
-            tl.store(out + places, sums, mask=mask)
+            tl.store(out + start + places, sums, mask=mask)
         else:
             codes = epilogue.finish(
                 sums,
-                tl.load(multiplier + channels)[None, :],
-                tl.load(shift + channels)[None, :],
+                tl.load(multiplier + channels, mask=in_columns, other=0)[None, :],
+                tl.load(shift + channels, mask=in_columns, other=33)[None, :],
                 table,
-                residual,
+                residual + start,
                 places,
                 mask,
                 ZERO_POINT,
@@ -172,7 +182,7 @@ def conv2d_s8(
                 HAS_RESIDUAL,
                 ADD,
             )
-            tl.store(out + places, codes, mask=mask)
+            tl.store(out + start + places, codes, mask=mask)
 
 
 @triton.jit
