@@ -10,10 +10,9 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-from importlib.resources import files
 from pathlib import Path
 
-from qcompiler.backends.native.toolchain import shared_object
+from qcompiler.backends.arm.counting import VERSIONS, counting_plugin
 from tests.backends.cortex_m_image import MACHINES, Machine, build_image, clang, run_image
 
 PROGRAM = Path(__file__).with_suffix(".c")
@@ -23,14 +22,15 @@ COMPILERS = ("clang", "gcc")
 
 def count(machine: Machine, image: Path, level: str, folder: Path) -> dict[str, tuple[int, int]]:
     """Returns products and executed instructions of each call, by its name."""
-    source = (files("qcompiler.backends.arm") / "count.c").read_bytes()
     plugin, out = folder / "count.so", folder / "counts.txt"
-    plugin.write_bytes(shared_object("count.c", source))
+    plugin.write_bytes(counting_plugin(VERSIONS[0]))
     done = run_image(machine, image, (level,), ("-plugin", f"{plugin},out={out}"))
     if done.returncode:
         sys.exit(f"{machine.name}: status {done.returncode}: {done.stderr}")
     calls = [line.split() for line in done.stderr.splitlines()]
-    counts = [int(line) for line in out.read_text(encoding="ascii").split()]
+    # blocks of code follow the count of a call, in lines of two words
+    lines = out.read_text(encoding="ascii").splitlines()
+    counts = [int(line) for line in lines if " " not in line]
     return {
         name.replace("_", " "): (int(products), instructions)
         for (name, products), instructions in zip(calls, counts, strict=True)
