@@ -41,7 +41,7 @@ from qcompiler.passmgr.options import build, format_pass, split_pipeline
 from qcompiler.passmgr.pipeline import Pipeline
 from qcompiler.program import BUILD, Program
 from qcompiler.report.errors_by_op import measure_errors
-from qcompiler.report.table import rows_of
+from qcompiler.report.table import rows_of, weight_notes
 from qcompiler.runtime.artifact import read_artifact
 from qcompiler.runtime.threads import default_threads
 from qcompiler.target.base import Target
@@ -145,7 +145,7 @@ def compile(
                 "strict": strict,
                 "calibration": data.summary(),
                 "rows": [row.__dict__ for row in rows],
-                "notes": _notes(graph, records),
+                "notes": _notes(graph, records) + weight_notes(graph, chosen),
                 "structure": graph.structure,
                 "weights_sha256": _digest(graph),
             }

@@ -41,7 +41,7 @@ class ArmExecutable(NativeExecutable):
         self, graph: QGraph, sources: NativeSources, target: ArmTarget, built: bytes | None = None
     ) -> None:
         self.sources = sources
-        self._graph = graph
+        self.graph = graph
         self._target = target
         self._built = built
         self._missing: QCompilerError | None = None
@@ -65,7 +65,7 @@ class ArmExecutable(NativeExecutable):
             raise self._missing
         sources = self.sources
         return RemoteProgram(
-            self._graph,
+            self.graph,
             sources.ops,
             self._built,
             sources.blob,
@@ -98,7 +98,7 @@ class ArmExecutable(NativeExecutable):
         """Returns counted instructions and predicted cycles of each node; none without qemu."""
         if self._target.is_native():
             return Profile()
-        executed = count_instructions(self._graph, self.program, inputs)
+        executed = count_instructions(self.graph, self.program, inputs)
         counts = {node: own.instructions for node, own in executed.items()}
         core = self._target.schedule
         if not core:
@@ -114,11 +114,11 @@ class ArmExecutable(NativeExecutable):
 
     def project(self, name: str, *, weights_array: bool) -> Mapping[str, bytes]:
         """Returns the program as the files of a C project."""
-        return self._target.project(self._graph, name, weights_array=weights_array).files()
+        return self._target.project(self.graph, name, weights_array=weights_array).files()
 
     def memory(self) -> Mapping[str, int]:
         """Returns the bytes of a C project: ``flash`` and parts of it, ``ram`` of the arena."""
-        return self._target.memory(self._graph)
+        return self._target.memory(self.graph)
 
     def index(self) -> Mapping[str, Any]:
         """Returns the levels of the program."""
@@ -216,8 +216,8 @@ class ArmTarget(NativeTarget):
 
     def restore(self, graph: QGraph, files: Mapping[str, bytes]) -> ArmExecutable:
         """Returns the executable of an artifact's files."""
-        sources, _ = read_files(files)
-        return ArmExecutable(graph, sources, self, files.get(BINARY))
+        sources, _, is_same = read_files(files, lambda settings: self.emit(graph))
+        return ArmExecutable(graph, sources, self, files.get(BINARY) if is_same else None)
 
 
 def _refuse_islands(graph: QGraph, sources: NativeSources) -> None:

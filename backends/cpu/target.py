@@ -71,7 +71,7 @@ class CpuExecutable(NativeExecutable):
     def __init__(self, graph: QGraph, sources: NativeSources, library: _Library, isa: Isa) -> None:
         self.isa = isa
         self.sources = sources
-        self._graph = graph
+        self.graph = graph
         self._library = library
         self._program = NativeProgram(
             graph, sources.ops, library.binary, sources.blob, level=isa.name
@@ -110,7 +110,7 @@ class CpuExecutable(NativeExecutable):
         """Returns the program as the files of a C project for this family of processors."""
         levels = self._library.levels
         made = Project(
-            self._graph,
+            self.graph,
             UNSIGNED,
             levels,
             "cpu",
@@ -222,9 +222,13 @@ class CpuTarget(NativeTarget):
             QCompilerError: QC0804 for a wrong QCOMPILER_ISA, QC0801 without a compiler when the
                 library must be built, QC0803 when it refuses the sources.
         """
-        sources, index = read_files(files)
+        sources, index, is_same = read_files(
+            files, lambda settings: emit(graph, plan_of(graph), settings=settings)
+        )
         carried = named_levels(index["levels"])
         reason = self._misfit(f"{index['system']} {index['machine']}", carried)
+        if not is_same:
+            reason = "another release gave its constants another form"
         if reason is None:
             try:
                 library = _Library(files[BINARY], carried, tuned=index.get("tuned"))

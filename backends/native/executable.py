@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import fx
@@ -23,9 +24,11 @@ from qcompiler.backends.native.emitter import (
 )
 from qcompiler.backends.native.levels import Isa
 from qcompiler.ir.graph import QGraph
+from qcompiler.runtime.packing import has_packed_weights
 from qcompiler.target.base import VIEW, Executable, OpSupport, Run, Target
 
 BINARY, BLOB, INDEX, SOURCES = "program", "constants.bin", "native.json", "src/"
+_DIGEST = "constants_sha256"
 
 
 class Runner(Protocol):
@@ -53,6 +56,7 @@ class Runner(Protocol):
 class NativeExecutable(Executable):
     """A program of the C family, with the sources and constants that made it."""
 
+    graph: QGraph
     sources: NativeSources
 
     @property
@@ -106,10 +110,17 @@ class NativeExecutable(Executable):
         }
 
     def files(self) -> dict[str, bytes]:
-        """Returns sources, binary, constants and the index of operators."""
+        """Returns sources, binary, constants and the index of operators.
+
+        Constants in the form of the kernels hold weights as int8. Where the artifact has them at
+        less than 8 bits, it keeps a hash of that form alone, and they are made again on loading.
+        """
         index = {**self.index(), "ops": [asdict(op) for op in self.sources.ops]}
         kept = {SOURCES + name: text for name, text in sorted(self.sources.files.items())}
-        kept[BLOB] = self.sources.blob
+        if has_packed_weights(self.graph):
+            index[_DIGEST] = hashlib.sha256(self.sources.blob).hexdigest()
+        else:
+            kept[BLOB] = self.sources.blob
         kept[INDEX] = json.dumps(index, indent=1, sort_keys=True).encode()
         if self.binary is not None:
             name, content = self.binary
@@ -117,15 +128,37 @@ class NativeExecutable(Executable):
         return kept
 
 
-def read_files(files: Mapping[str, bytes]) -> tuple[NativeSources, dict[str, Any]]:
-    """Returns sources and index of what ``NativeExecutable.files`` wrote."""
+class Kept(NamedTuple):
+    """What an artifact keeps of a build; its binary is no good where ``is_same`` is false."""
+
+    sources: NativeSources
+    facts: dict[str, Any]
+    is_same: bool = True
+
+
+def read_files(
+    files: Mapping[str, bytes], emit: Callable[[Mapping[str, Sequence[Setting]]], NativeSources]
+) -> Kept:
+    """Returns what ``NativeExecutable.files`` wrote.
+
+    Args:
+        files: as the artifact has them.
+        emit: makes sources and constants anew with settings of operators by node. A release that
+            gives the constants another form than the one that wrote the artifact gets its own
+            sources, too.
+    """
     index = json.loads(files[INDEX])
     ops = tuple(
         OpDescriptor(op["node"], op["kernel"], tuple(op["operands"]), op.get("choices", {}))
         for op in index["ops"]
     )
     texts = {n.removeprefix(SOURCES): t for n, t in files.items() if n.startswith(SOURCES)}
-    return NativeSources(texts, files[BLOB], ops), index
+    if BLOB in files:
+        return Kept(NativeSources(texts, files[BLOB], ops), index)
+    made = emit({op.node: (op.choices,) for op in ops if op.choices})
+    if hashlib.sha256(made.blob).hexdigest() != index.get(_DIGEST):
+        return Kept(made, index, is_same=False)
+    return Kept(NativeSources(texts, made.blob, ops), index)
 
 
 def _options(choices: Setting) -> str:

@@ -18,7 +18,8 @@ from qcompiler.ir.graph import QGraph, arguments, operator_of
 from qcompiler.ir.qtypes import QType
 from qcompiler.ir.queries import is_island
 from qcompiler.report.counts import EXAMPLE, bytes_moved, example_sizes, macs_of
-from qcompiler.target.base import VIEW
+from qcompiler.runtime.packing import narrow_weights, stored_bytes
+from qcompiler.target.base import VIEW, Target
 
 # Columns of text: of a table with a frame, and of one whose lines are not wrapped.
 _WIDTH = 200
@@ -31,9 +32,10 @@ class Row:
 
     ``macs`` and ``bytes`` are for a batch of 1, in the report of a measurement for the measured
     sizes; ``bytes`` is what the operator moves: its operands,
-    parameters and result, each once. ``microseconds`` is the least measured time, None where it
-    was not measured; ``sqnr`` is the signal-to-noise ratio in dB of the value against the float
-    model, with all error up to here, None without a float value.
+    parameters and result, each once. ``stored`` is the bytes of its weights in an artifact, at
+    their width and with the factors of groups. ``microseconds`` is the least measured time, None
+    where it was not measured; ``sqnr`` is the signal-to-noise ratio in dB of the value against the
+    float model, with all error up to here, None without a float value.
     """
 
     node: str
@@ -47,6 +49,7 @@ class Row:
     module: str
     source: str
     sqnr: float | None = None
+    stored: int = 0
     microseconds: float | None = None
 
 
@@ -98,6 +101,7 @@ class Report:
             table.box, table.pad_edge = None, False
         macs = sum(r.macs for r in self.rows)
         size = sum(r.bytes for r in self.rows)
+        stored = sum(r.stored for r in self.rows)
         for name, footer, justify in (
             ("node", "total", "left"),
             ("op", "", "left"),
@@ -105,6 +109,7 @@ class Report:
             ("type", "", "left"),
             ("bits", "", "left"),
             ("MMAC", f"{macs / 1e6:.2f}", "right"),
+            ("kB weights", f"{stored / 1e3:.1f}", "right"),
             ("kB moved", f"{size / 1e3:.1f}", "right"),
             ("us", self._total_time(), "right"),
             ("SQNR dB", "", "right"),
@@ -120,6 +125,7 @@ class Report:
                 r.type.replace("[", r"\["),
                 r.bits,
                 f"{r.macs / 1e6:.2f}" if r.macs else "",
+                f"{r.stored / 1e3:.1f}" if r.stored else "",
                 f"{r.bytes / 1e3:.1f}",
                 "" if r.microseconds is None else f"{r.microseconds:.1f}",
                 "" if r.sqnr is None else f"{r.sqnr:.1f}",
@@ -141,7 +147,37 @@ def rows_of(
     graph: QGraph, kernels: Mapping[str, str], sqnr: Mapping[str, float]
 ) -> tuple[Row, ...]:
     """Returns a row for each call of a lowered graph."""
-    return tuple(_row(n, graph, kernels.get(n.name, ""), sqnr.get(n.name)) for n in graph.calls)
+    narrow = stored_bytes(graph)
+    rows = (_row(n, graph, kernels.get(n.name, ""), sqnr.get(n.name)) for n in graph.calls)
+    stored = (sum(_stored(w, narrow) for w in _weights_of(n)) for n in graph.calls)
+    return tuple(replace(row, stored=size) for row, size in zip(rows, stored, strict=True))
+
+
+def weight_notes(graph: QGraph, target: Target) -> list[str]:
+    """Returns lines on the weights of less than 8 bits: what is stored of them, and what runs."""
+    stored = stored_bytes(graph)
+    counts: dict[int, list[int]] = {}
+    for weight in narrow_weights(graph):
+        sizes = counts.setdefault(weight.bits, [0, 0])
+        sizes[0] += type_of(weight.node).numel()
+        sizes[1] += stored[str(weight.node.target)]
+    lines = []
+    for bits, (count, size) in sorted(counts.items()):
+        runs = "read at their width by kernels"
+        if bits not in target.packed_weight_bits:
+            runs = f"unpacked to int8 at load, as the kernels of {target.name} take them"
+        lines.append(f"weights: {count} of {bits} bits, stored in {size / 1e3:.1f} kB, {runs}")
+    return lines
+
+
+def _weights_of(node: fx.Node) -> list[fx.Node]:
+    held = [arguments(node).get(name) for name in ("weight", "dw_weight")]
+    return [weight for weight in held if isinstance(weight, fx.Node)]
+
+
+def _stored(weight: fx.Node, narrow: Mapping[str, int]) -> int:
+    kind = type_of(weight)
+    return narrow.get(str(weight.target), kind.numel() * kind.dtype.itemsize)
 
 
 def _row(node: fx.Node, graph: QGraph, kernel: str, sqnr: float | None) -> Row:
@@ -170,8 +206,7 @@ def _bits(node: fx.Node, graph: QGraph) -> str:
     width = f"a{own.itemsize * 8}" if not own.is_floating_point else "f32"
     if own == torch.int8 and qtype is not None:
         width = f"a{qtype.bits}"
-    weights = [arguments(node).get(name) for name in ("weight", "dw_weight")]
-    held = [quant_of(w).qtype for w in weights if isinstance(w, fx.Node)]
+    held = [quant_of(weight).qtype for weight in _weights_of(node)]
     return "+".join(dict.fromkeys(map(_weight_bits, held))) + width
 
 

@@ -25,11 +25,15 @@ from qcompiler.ir.graph import QGraph
 from qcompiler.ir.parser import parse_graph
 from qcompiler.ir.printer import graph_constants, print_graph
 from qcompiler.runtime.files import write_whole
+from qcompiler.runtime.packing import pack_constants, unpack_constants
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""The newest format, that of packed weights; without them an artifact is of format 1."""
+
 MANIFEST = "manifest.json"
 GRAPH = "graph.qcir"
 WEIGHTS = "weights.safetensors"
+PACKING = "packing.json"
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _MODE = 0o100644 << 16
@@ -75,7 +79,8 @@ def write_artifact(
             message = f"{name!r} is no name for a member"
             raise ValueError(message)
     stated = {name: _digest(members[name]) for name in sorted(members)}
-    full = {**manifest, "format": FORMAT_VERSION, "members": stated}
+    version = FORMAT_VERSION if PACKING in members else 1
+    full = {**manifest, "format": version, "members": stated}
     full["content"] = content_hash(full)
     held = io.BytesIO()
     with zipfile.ZipFile(held, "w", zipfile.ZIP_STORED) as archive:
@@ -155,13 +160,19 @@ def _read_manifest(text: bytes) -> dict[str, Any]:
 
 
 def pack_graph(graph: QGraph) -> dict[str, bytes]:
-    """Returns a graph as members of an artifact: its text and its constants."""
+    """Returns a graph as members of an artifact: its text, its constants, the form of packed ones.
+
+    Weights of less than 8 bits are stored at their width.
+    """
+    constants, forms = pack_constants(graph, graph_constants(graph))
+    packing = {} if forms is None else {PACKING: forms}
+    return {GRAPH: print_graph(graph).encode(), WEIGHTS: _saved(constants), **packing}
+
+
+def _saved(constants: Mapping[str, torch.Tensor]) -> bytes:
     from safetensors.torch import save
 
-    return {
-        GRAPH: print_graph(graph).encode(),
-        WEIGHTS: save(_unshared(graph_constants(graph))),
-    }
+    return save(_unshared(constants))
 
 
 def unpack_graph(members: Mapping[str, bytes]) -> QGraph:
@@ -177,8 +188,11 @@ def unpack_graph(members: Mapping[str, bytes]) -> QGraph:
         if name not in members:
             _refuse(f"it has no {name}")
     try:
-        return parse_graph(members[GRAPH].decode(), load(members[WEIGHTS]))
-    except (SafetensorError, UnicodeDecodeError) as error:
+        constants = load(members[WEIGHTS])
+        if PACKING in members:
+            constants = unpack_constants(constants, members[PACKING])
+        return parse_graph(members[GRAPH].decode(), constants)
+    except (SafetensorError, ValueError) as error:
         _refuse(f"its graph or weights cannot be read: {error}", error)
 
 
@@ -188,9 +202,8 @@ def save_graph(graph: QGraph, path: str | os.PathLike[str]) -> None:
     Raises:
         QCompilerError: QC0604 when a file cannot be written.
     """
-    members = pack_graph(graph)
-    write_whole(_beside(path, ".safetensors"), members[WEIGHTS])
-    write_whole(_beside(path, ".qcir"), members[GRAPH])
+    write_whole(_beside(path, ".safetensors"), _saved(graph_constants(graph)))
+    write_whole(_beside(path, ".qcir"), print_graph(graph).encode())
 
 
 def load_graph(path: str | os.PathLike[str]) -> QGraph:

@@ -160,7 +160,7 @@ def test_compressed_members_are_refused(tmp_path: Path) -> None:
 
 def test_a_newer_format_is_named(tmp_path: Path) -> None:
     path = tmp_path / "a.qcp"
-    _sealed(path, {"manifest.json": _manifest(format=2, qcompiler="9.0"), "a": b"a"})
+    _sealed(path, {"manifest.json": _manifest(format=3, qcompiler="9.0"), "a": b"a"})
     _refused(path, "QC0603", match=r"9\.0")
 
 
