@@ -93,20 +93,17 @@ def functions_of(assembly: str) -> dict[str, list[str]]:
 
 
 def loops_of(lines: list[str]) -> list[list[str]]:
-    """Returns the bodies of loops without other branches: from a label to a branch back to it."""
-    loops = []
-    for start, line in enumerate(lines):
-        label = re.match(r"(\.\w+):", line)
-        if label is None:
-            continue
-        for end in range(start + 1, len(lines)):
-            if not re.match(BRANCH, lines[end]):
-                continue
-            if lines[end].split()[-1] == label.group(1):
-                body = lines[start + 1 : end + 1]
-                loops.append([x for x in body if re.match(r"\s+[a-z]", x)])
-            break
-    return loops
+    """Returns what runs between labels and branches, the branch included: bodies of loops, mostly.
+
+    Loops that are unrolled within another are one run, too.
+    """
+    runs: list[list[str]] = [[]]
+    for line in lines:
+        if re.match(r"\s+[a-z]", line):
+            runs[-1].append(line)
+        if re.match(r"\.\w+:", line) or re.match(BRANCH, line):
+            runs.append([])
+    return runs
 
 
 def cycles_of(body: list[str], core: str) -> float:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from qcompiler.backends.native.codes import SIGNED
 from qcompiler.backends.native.packing import (
     accumulator_bound,
+    fits_words,
     pack_pairs,
     pack_panels,
     pack_products,
@@ -86,3 +87,21 @@ def test_pairs_hold_eight_values_of_two_columns() -> None:
     for n, k, tap in ((0, 0, 0), (17, 12, 1), (19, 7, 0)):
         assert pairs[n // 16, tap, k // 8, n % 16 // 2, n % 2, k % 8] == weight[n, k, tap, 0]
     assert np.abs(pairs).sum(dtype=np.int64) == np.abs(weight).sum(dtype=np.int64)
+
+
+@given(INT32, NORMAL, st.integers(2, 62))
+def test_results_that_fit_in_words_do_so_with_any_zero_point(x: int, m: int, s: int) -> None:
+    multiplier, shift = np.array([m], np.int32), np.array([s], np.int32)
+    fits = fits_words(multiplier, shift, np.array([abs(x)]))
+    result = requantized(x, m, s)
+    if fits:
+        assert result - 128 >= -(2**15)
+        assert result + 127 < 2**15
+    else:
+        assert abs(x) == 2**31 or abs(x) * m / 2**s + 129 >= 2**15
+
+
+def test_one_channel_that_does_not_fit_is_enough() -> None:
+    multiplier, bound = np.array([2**30, 2**30], np.int32), np.array([2**20, 2**20])
+    assert fits_words(multiplier, np.array([36, 36], np.int32), bound)
+    assert not fits_words(multiplier, np.array([36, 35], np.int32), bound)

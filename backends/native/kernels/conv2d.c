@@ -24,6 +24,7 @@ void qc_locate_rows(const qc_conv_job *job, int64_t row, int64_t count, qc_row_b
     block->run[0] = (qc_row_run){0, count, 0, job->taps};
     if (job->pointwise) {
         const uint8_t *pixel = job->x + row * p->channels;
+#pragma GCC unroll 4
         for (int64_t r = 0; r < count; r++, pixel += p->channels)
             block->base[r] = pixel;
         for (int64_t r = count; r < all; r++)

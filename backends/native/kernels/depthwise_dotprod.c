@@ -15,6 +15,12 @@
 #define DOT(sum, x, taps) __asm__("sdot %0.4s, %1.16b, %2.16b" : "+w"(sum) : "w"(x), "w"(taps));
 #endif
 
+/* Where the channels from `lane` on, a multiple of four, are in a laid-out row with parts so far from each other. */
+QC_INLINE int64_t place_of(int64_t lane, int64_t step_of_lanes, int64_t part_step)
+{
+    return (lane >> 4) * step_of_lanes + (lane >> 2 & 3) * part_step;
+}
+
 /* 3x3: four results of eight channels at a time, with taps in registers. */
 QC_INLINE void row_of_three(const block_row *r, int stride)
 {
@@ -22,15 +28,15 @@ QC_INLINE void row_of_three(const block_row *r, int stride)
     const int64_t step_of_lanes = lanes_step(c), step = r->to.stride;
     const int count = vectors_of_row(3, stride);
     const int8_t *weight = c->weight;
-    for (int64_t lane = 0; lane < c->lanes; lane += 8, weight += 6 * count * 16) {
-        const channel_constants k = constants_of(&c->d->conv.epilogue, c->block + lane);
-        const int64_t at = lane / 16 * step_of_lanes + lane % 16 * 4;
+    channel_constants k = constants_of(&c->d->conv.epilogue, c->block);
+    for (int64_t lane = 0; lane < c->lanes; lane += 8) {
+        const int64_t at = place_of(lane, step_of_lanes, 16);
         const uint8_t *row[3] = {r->rows[0] + at, r->rows[1] + at, r->rows[2] + at};
         uint8_t *out = r->to.out + lane;
         int8x16_t kept[12];
 #pragma GCC unroll 6
         for (int i = 0; i < 6 * count; i += 2)
-            LOAD_PAIR(kept[i], kept[i + 1], weight + 16 * i)
+            LOAD_NEXT_PAIR(kept[i], kept[i + 1], weight, 32)
         int32x4_t multiplier[2], right[2];
         LOAD_PAIR(multiplier[0], multiplier[1], k.multiplier)
         LOAD_PAIR(right[0], right[1], k.right)
@@ -44,7 +50,7 @@ QC_INLINE void row_of_three(const block_row *r, int stride)
 #pragma GCC unroll 4
                 for (int n = 0; n < 4; n += stride == 1 ? 2 : 1) {
                     int8x16_t low, high;
-                    LOAD_PAIR_BEFORE(low, high, row[ky], 64)
+                    LOAD_NEXT_PAIR(low, high, row[ky], 64)
                     DOT(sums[2 * n], low, kept[ky * count])
                     DOT(sums[2 * n + 1], high, kept[(3 + ky) * count])
                     if (stride == 1) {
@@ -60,71 +66,92 @@ QC_INLINE void row_of_three(const block_row *r, int stride)
                 store_eights(y, 4, left, out, step);
             out += 4 * step;
         }
+        skip_channels(&k, 8);
     }
 }
 
 __attribute__((noinline)) static void row_3x3s1(const block_row *r) { row_of_three(r, 1); }
 __attribute__((noinline)) static void row_3x3s2(const block_row *r) { row_of_three(r, 2); }
 
-/* Vectors i - 1 and i of what the next kernel row needs, or i alone. */
-#define NEXT_PAIR(i) LOAD_PAIR(x[(i) - 1], x[i], next + 16 * ((i) - 1))
-#define NEXT(i) x[i] = load16(next + 16 * (i));
+/* Stores `count` results of four channels and moves on. */
+QC_INLINE void store_fours(const int8x16_t *y, int count, uint8_t **to, int64_t step)
+{
+    uint8_t *out = *to;
+#pragma GCC unroll 4
+    for (int n = 0; n < 16; n += 4) {
+        if (n < count)
+            STORE_PART(out, y[n / 4], s, 0, step)
+        if (n + 1 < count)
+            STORE_PART(out, y[n / 4], s, 1, step)
+        if (n + 2 < count)
+            STORE_PART(out, y[n / 4], s, 2, step)
+        if (n + 3 < count)
+            STORE_PART(out, y[n / 4], s, 3, step)
+    }
+    *to = out;
+}
 
-/* Five taps a row: `pixels` results of four channels, of which `left` are stored. Each row begins to load what the
- * next one needs, and so does the last. */
+/* 5x5: `pixels` results of four channels, of which `left` are stored. Group i of four pixels meets the first taps of
+ * the results that begin in it and the last ones of those before, two shifts at a time; where it has met all, that of
+ * the next kernel row takes its place. Two taps are loaded ahead. */
 QC_INLINE uint8_t *results_of_five(const block_row *r, const channel_constants *k, int64_t at, const int8_t *weight,
                                    int stride, int pixels, int64_t left, uint8_t *out)
 {
-    const int shifts = stride == 1 ? 4 : 2, groups = (pixels - 1) * stride / 4 + 2;
-    const uint8_t *const *rows = r->rows;
-    const uint8_t *next = *rows++ + at;
+    const int shifts = 4 / stride, passes = shifts / 2, groups = (pixels - 1) / shifts + 2;
+    const int64_t step = r->to.stride;
+    const uint8_t *rows[5];
     int32x4_t sums[16];
-    int8x16_t x[10], low[2], high[2];
+    int8x16_t x[8], taps[2][4];
+#pragma GCC unroll 5
+    for (int ky = 0; ky < 5; ky++)
+        rows[ky] = r->rows[ky] + at;
 #pragma GCC unroll 8
     for (int n = 0; n < pixels; n += 2)
         LOAD_PAIR(sums[n], sums[n + 1], k->bias)
-    LOAD_PAIR_BEFORE(low[0], high[0], weight, 32)
-#pragma GCC unroll 5
-    for (int i = 1; i < groups; i += 2)
-        NEXT_PAIR(i)
-    if (groups % 2)
-        NEXT(groups - 1)
-    for (int64_t ky = r->c->d->conv.kernel_h; ky > 0; ky--) {
-        int done = 0;
-        next = *rows++ + at;
+    LOAD_PAIR_AT(taps[0][0], taps[0][1], weight, 0)
+    LOAD_PAIR_AT(taps[0][2], taps[0][3], weight, 32)
 #pragma GCC unroll 4
-        for (int s = 0; s < shifts; s++) {
-            LOAD_PAIR_BEFORE(low[(s + 1) % 2], high[(s + 1) % 2], weight, 32)
-#pragma GCC unroll 16
-            for (int n = s; n < pixels; n += shifts) {
-                const int i = n * stride / 4;
-                DOT(sums[n], x[i], low[s % 2])
-                DOT(sums[n], x[i + 1], high[s % 2])
-                if (s == shifts - 1 && i % 2) {
-                    NEXT_PAIR(i)
-                    done = i + 1;
-                }
-            }
+    for (int i = 1; i < groups; i += 2)
+        LOAD_PAIR_AT(x[i - 1], x[i], rows[0], 16 * (i - 1))
+    if (groups % 2)
+        x[groups - 1] = load16(rows[0] + 16 * (groups - 1));
+#pragma GCC unroll 10
+    for (int pass = 0; pass < 5 * passes; pass++) {
+        const int s = pass % passes * 2, ky = pass / passes, is_next = pass + 1 < 5 * passes;
+        const int8x16_t *const now = taps[pass % 2];
+        int8x16_t *const after = taps[(pass + 1) % 2];
+        const int last = ky < 4 && s + 2 == shifts;
+        const uint8_t *const next = rows[ky + last];
+#pragma GCC unroll 8
+        for (int i = 0; i < groups; i++) {
+            const int n = i * shifts + s, before = n - shifts;
+            if (n < pixels)
+                DOT(sums[n], x[i], now[0])
+            if (n + 1 < pixels)
+                DOT(sums[n + 1], x[i], now[1])
+            if (i % 2 == 0 && i <= 2 && is_next)
+                LOAD_PAIR_AT(after[i], after[i + 1], weight, 64 * (pass + 1) + 16 * i)
+            if (i && before < pixels)
+                DOT(sums[before], x[i], now[2])
+            if (i && before + 1 < pixels)
+                DOT(sums[before + 1], x[i], now[3])
+            if (last && i % 2)
+                LOAD_PAIR_AT(x[i - 1], x[i], next, 16 * (i - 1))
         }
-#pragma GCC unroll 5
-        for (int i = done + 1; i < groups; i += 2)
-            NEXT_PAIR(i)
-        if (groups % 2)
-            NEXT(groups - 1)
+        if (last && groups % 2)
+            x[groups - 1] = load16(next + 16 * (groups - 1));
     }
-    int8x16_t y[4];
+    int8x16_t y[4] = {vdupq_n_s8(0)};
     const int32x4_t multiplier = vld1q_s32(k->multiplier), right = vld1q_s32(k->right);
     requant_sums(k, sums, pixels, &multiplier, &right, 1, y);
-#pragma GCC unroll 4
-    for (int n = 0; n < pixels; n += 4) {
-        if (left > n)
-            STORE_PART(out, y[n / 4], s, 0, r->to.stride)
-        if (left > n + 1)
-            STORE_PART(out, y[n / 4], s, 1, r->to.stride)
-        if (n + 2 < pixels && left > n + 2)
-            STORE_PART(out, y[n / 4], s, 2, r->to.stride)
-        if (n + 2 < pixels && left > n + 3)
-            STORE_PART(out, y[n / 4], s, 3, r->to.stride)
+    if (left >= pixels - 1) {
+        store_fours(y, pixels - 1, &out, step);
+        if (left >= pixels && pixels % 4)
+            STORE_PART(out, y[pixels / 4], s, 1, step)
+        else if (left >= pixels)
+            STORE_PART(out, y[pixels / 4 - 1], s, 3, step)
+    } else {
+        store_fours(y, (int)left, &out, step);
     }
     return out;
 }
@@ -133,7 +160,7 @@ QC_INLINE void row_of_five(const block_row *r, int stride)
 {
     const qc_channels *c = r->c;
     const int64_t step_of_lanes = lanes_step(c), width = c->d->conv.out_width;
-    const int64_t taps = c->d->conv.kernel_h * (stride == 1 ? 4 : 2) * 32;
+    const int64_t taps = 5 * 32 * (4 / stride);
     const int8_t *weight = c->weight;
     channel_constants k = constants_of(&c->d->conv.epilogue, c->block);
     for (int64_t lane = 0; lane < c->lanes; lane += 4, weight += taps) {
@@ -142,21 +169,20 @@ QC_INLINE void row_of_five(const block_row *r, int stride)
         vst1q_s32(bias, own);
         vst1q_s32(bias + 4, own);
         k.bias = bias;
-        int64_t at = lane / 16 * step_of_lanes + lane % 16 / 4 * (step_of_lanes / 4), left = width;
+        int64_t at = place_of(lane, step_of_lanes, step_of_lanes / 4), left = width;
         uint8_t *out = r->to.out + lane;
-        for (; left >= 16; left -= 16, at += 64 * stride)
-            out = results_of_five(r, &k, at, weight, stride, 16, 16, out);
+        const int most = stride == 1 ? 16 : 14; /* the groups that twice as many results of stride 2 need fill registers */
+        for (; left >= most; left -= most, at += 4 * stride * most)
+            out = results_of_five(r, &k, at, weight, stride, most, most, out);
         if (left > 14)
-            results_of_five(r, &k, at, weight, stride, 16, left, out);
+            results_of_five(r, &k, at, weight, stride, most, left, out);
         else if (left > 12)
             results_of_five(r, &k, at, weight, stride, 14, left, out);
         else if (left > 8)
             results_of_five(r, &k, at, weight, stride, 12, left, out);
         else if (left > 0)
             results_of_five(r, &k, at, weight, stride, 8, left, out);
-        k.multiplier += 4;
-        k.right += 4;
-        k.left = k.left ? k.left + 4 : NULL;
+        skip_channels(&k, 4);
     }
 }
 
@@ -173,7 +199,7 @@ static void row_of_seconds(const block_row *r)
     for (int64_t lane = 0; lane < c->lanes; lane += 8) {
         const channel_constants k = constants_of(&p->epilogue, c->block + lane);
         const int8_t *weight = c->weight + lane / 4 * p->kernel_h * count * 16;
-        const int64_t at = lane / 16 * step_of_lanes + lane % 16 * 4;
+        const int64_t at = place_of(lane, step_of_lanes, 16);
         const int32x4_t multiplier[2] = {vld1q_s32(k.multiplier), vld1q_s32(k.multiplier + 4)};
         const int32x4_t right[2] = {vld1q_s32(k.right), vld1q_s32(k.right + 4)};
         for (int64_t i = 0; i < p->out_width; i += 2) {

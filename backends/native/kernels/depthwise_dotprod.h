@@ -29,7 +29,7 @@ QC_INLINE int layout_of(const qc_conv2d *p)
 {
     if (p->dilation_w != 1 || !p->epilogue.right || p->kernel_w > 7)
         return PIXELS;
-    if (p->kernel_w == 5 && p->kernel_h <= 5 && p->stride_w <= 2)
+    if (p->kernel_w == 5 && p->kernel_h == 5 && p->stride_w <= 2)
         return FOURTHS;
     const int64_t bytes = p->kernel_h * vectors_of_row((int)p->kernel_w, (int)p->stride_w) * 256;
     return bytes <= QC_BLOCK_WEIGHTS ? SECONDS : PIXELS;

@@ -4,21 +4,49 @@
 #if defined(QC_DOT)
 #include "depthwise_dotprod.h"
 
-/* Two vectors of taps shifted by `bytes` pixels. */
-#define SHIFT_TAPS(bytes)                                                                            \
+/* Five taps shifted by `bytes` pixels: the first of the two vectors, and the second one behind that of two shifts. */
+#define SHIFT_FIVE(out, bytes)                                                                       \
     {                                                                                                \
         const uint32x4_t over = vshlq_n_u32(high, 8 * bytes);                                        \
         store16(out, vreinterpretq_s8_u32(vshlq_n_u32(low, 8 * bytes)));                             \
-        store16(out + 16, vreinterpretq_s8_u32(vsriq_n_u32(over, low, 32 - 8 * bytes)));             \
-        out += 32;                                                                                   \
+        store16((out) + 32, vreinterpretq_s8_u32(vsriq_n_u32(over, low, 32 - 8 * bytes)));           \
     }
+
+/* Taps of a kernel row with all shifts that the stride needs. */
+QC_INLINE int8_t *store_fourths(uint32x4_t low, uint32x4_t high, int64_t stride, int8_t *out)
+{
+    store16(out, vreinterpretq_s8_u32(low));
+    store16(out + 32, vreinterpretq_s8_u32(high));
+    if (stride == 2) {
+        SHIFT_FIVE(out + 16, 2)
+        return out + 64;
+    }
+    SHIFT_FIVE(out + 16, 1)
+    SHIFT_FIVE(out + 64, 2)
+    SHIFT_FIVE(out + 80, 3)
+    return out + 128;
+}
+
+/* Taps of a kernel row as they are, and shifted by one where results begin at odd pixels. */
+QC_INLINE int8_t *store_seconds(uint32x4_t low, uint32x4_t high, int groups, int odd, int8_t *out)
+{
+    store16(out, vreinterpretq_s8_u32(low));
+    if (groups > 1)
+        store16(out + 16, vreinterpretq_s8_u32(high));
+    out += groups * 16;
+    if (odd)
+        store16(out, vreinterpretq_s8_u32(vshlq_n_u32(low, 8)));
+    if (odd > 1)
+        store16(out + 16, vreinterpretq_s8_u32(vsriq_n_u32(vshlq_n_u32(high, 8), low, 24)));
+    return out + odd * 16;
+}
 
 /* Writes the taps of each part and kernel row, with each shift that is needed. */
 void qc_depthwise_begin(const qc_channels *c)
 {
     const qc_conv2d *p = &c->d->conv;
     const int layout = layout_of(p), groups = vectors((int)p->kernel_w, 0);
-    const int shifted = (int)(p->stride_w % 2), odd = shifted ? vectors((int)p->kernel_w, 1) : 0;
+    const int odd = p->stride_w % 2 ? vectors((int)p->kernel_w, 1) : 0;
     const int8_t *weight = p->weight + c->block * 4 * groups * p->kernel_h;
     int8_t *out = c->weight;
     for (int part = 0; layout != PIXELS && part < 16; part++) {
@@ -26,20 +54,8 @@ void qc_depthwise_begin(const qc_channels *c)
         for (int64_t ky = 0; ky < p->kernel_h; ky++, taps += groups * 256) {
             const uint32x4_t low = vreinterpretq_u32_s8(load16(taps));
             const uint32x4_t high = groups > 1 ? vreinterpretq_u32_s8(load16(taps + 256)) : vdupq_n_u32(0);
-            store16(out, vreinterpretq_s8_u32(low));
-            if (groups > 1)
-                store16(out + 16, vreinterpretq_s8_u32(high));
-            out += groups * 16;
-            if (layout == FOURTHS) {
-                if (shifted)
-                    SHIFT_TAPS(1)
-                SHIFT_TAPS(2)
-                if (shifted)
-                    SHIFT_TAPS(3)
-            } else if (odd) {
-                SHIFT_TAPS(1)
-                out += (odd - 2) * 16;
-            }
+            out = layout == FOURTHS ? store_fourths(low, high, p->stride_w, out)
+                                    : store_seconds(low, high, groups, odd, out);
         }
     }
 }

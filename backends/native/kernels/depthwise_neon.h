@@ -27,6 +27,15 @@ QC_INLINE channel_constants constants_of(const qc_epilogue *e, int64_t channel)
     return k;
 }
 
+/* Moves on to the channels behind so many. */
+QC_INLINE void skip_channels(channel_constants *k, int64_t count)
+{
+    k->bias += count;
+    k->multiplier += count;
+    k->right += count;
+    k->left = k->left ? k->left + count : NULL;
+}
+
 /* SR, the same step of all sums before the next: requant_lanes in neon.h. */
 QC_INLINE void scale_sums(int32x4_t *sums, int count, const int32x4_t *multiplier, const int32x4_t *right, int period)
 {

@@ -41,8 +41,21 @@ QC_INLINE void store_part(void *p, int8x16_t v, int64_t n)
                      : "=w"(low), "=w"(high)                   \
                      : "r"(p), "m"(*(const char(*)[32])(p)));
 
-/* The same of what lies `step` bytes before where p is left. */
-#define LOAD_PAIR_BEFORE(low, high, p, step)                   \
+/* The same of what lies `at` bytes behind p and is written by other functions alone: gcc would keep the addresses of
+ * memory operands in registers. It also moves other loads to where their values are due; clang places them well. */
+#if defined(__clang__)
+#define LOAD_PAIR_AT(low, high, p, at)                         \
+    {                                                          \
+        low = load16((const char *)(p) + (at));                \
+        high = load16((const char *)(p) + (at) + 16);          \
+    }
+#else
+#define LOAD_PAIR_AT(low, high, p, at)                         \
+    __asm__ volatile("ldp %q0, %q1, [%2, %3]" : "=w"(low), "=w"(high) : "r"(p), "n"(at));
+#endif
+
+/* Loads a pair and moves p on by `step` bytes. */
+#define LOAD_NEXT_PAIR(low, high, p, step)                   \
     __asm__ volatile("ldp %q0, %q1, [%2], %3"                  \
                      : "=w"(low), "=w"(high), "+r"(p)          \
                      : "n"(step), "m"(*(const char(*)[32])(p)));
