@@ -1,5 +1,4 @@
-/* Convolution as a GEMM over row pointers (no im2col). A linear layer is a 1x1 convolution over an image
- * of one column. */
+/* Convolution as a GEMM over row pointers (no im2col). A linear layer is 1x1 over an image of one column. */
 #include "conv.h"
 
 #include <string.h>
