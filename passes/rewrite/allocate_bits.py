@@ -64,7 +64,7 @@ class AllocateBits(Pass):
     needs: ClassVar[Needs] = Needs(Stage.CALIBRATED, properties=("qparams-assigned",))
     gives: ClassVar[Gives] = Gives(preserves=("*",))
 
-    budget: tuple[str, ...]
+    budget: tuple[str, ...] = ("8",)
     metric: str = "output"
     widths: tuple[int, ...] = WIDTHS
     samples: int = 8

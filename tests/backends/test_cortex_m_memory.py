@@ -103,7 +103,7 @@ def check_memory(
     """Asserts that a run touches what its project declares, but fewer than ``rest`` bytes."""
     built = image(graph, machine, folder, optimization)
     done = run_image(machine, built, ())
-    status, first, last, stack = map(int, done.stdout.split())
+    status, first, last, stack = map(int, done.stderr.split())
     assert graph.memory_plan is not None
     described = describe(graph, graph.memory_plan, form=target_of(machine).form)
     arena = find_arena(graph, graph.memory_plan, described).bytes({})

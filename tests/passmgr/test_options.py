@@ -11,7 +11,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from qcompiler import registry
-from qcompiler.api import resolve_target
 from qcompiler.errors import QCompilerError
 from qcompiler.passmgr.base import Pass
 from qcompiler.passmgr.describe import pass_class, target_class
@@ -88,7 +87,8 @@ def test_pipelines_of_all_registered_passes_round_trip(made: list[Pass]) -> None
 
 @given(instances([target_class(name) for name in registry.names(registry.TARGETS)]))
 def test_targets_round_trip(made: Any) -> None:
-    assert resolve_target(format_pass(made)) == made
+    ((name, options),) = split_pipeline(format_pass(made), "target")
+    assert build(target_class(name), options) == made
 
 
 @pytest.mark.parametrize("cls", PASSES)

@@ -43,7 +43,7 @@ QC_INLINE void store_part(void *p, int8x16_t v, int64_t n)
 
 /* The same of what lies `at` bytes behind p and is written by other functions alone: gcc would keep the addresses of
  * memory operands in registers. It also moves other loads to where their values are due; clang places them well. */
-#if defined(__clang__)
+#if defined(__clang__) || !defined(__OPTIMIZE__)
 #define LOAD_PAIR_AT(low, high, p, at)                         \
     {                                                          \
         low = load16((const char *)(p) + (at));                \
