@@ -24,6 +24,8 @@ _TOTAL = 1e6
 # rounding of the shares of options stays below it.
 _LIMIT = 1e3
 _SOLVED, _OUT_OF_TIME = 0, 1
+# Errors beyond that many known totals count as that many: HiGHS takes large ones as infinite.
+_WORST = 1e3
 # The share of a limit that is given up where the solver's rounding takes more than the limit.
 _TOLERANCE = 2e-9
 
@@ -104,7 +106,7 @@ def _better(one: Solution | None, other: Solution | None) -> Solution | None:
     if one is None or other is None:
         return one or other
     best = one if one.error <= other.error else other
-    bound = max(one.bound, other.bound)
+    bound = min(max(one.bound, other.bound), best.error)  # proven but for rounding
     return Solution(best.chosen, best.error, bound, _is_closed(best.error, bound))
 
 
@@ -174,6 +176,7 @@ def _solve(
     errors = np.array([groups[i].errors[c] for i, c in pairs])
     unit = known if known is not None and known > 0 else float(errors.max(initial=0.0))
     unit = unit or 1.0
+    errors = np.minimum(errors, unit * _WORST)  # more than the known total is never chosen
     count = len(pairs)
     owners = np.array([i for i, _ in pairs])
     one_each = csr_array((np.ones(count), (owners, np.arange(count))), (len(groups), count))

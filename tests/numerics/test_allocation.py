@@ -106,9 +106,9 @@ def _instance(kind: str, seed: int) -> tuple[list[Options], dict[str, float]]:
 @pytest.mark.parametrize("kind", ["layers", "equal layers", "correlated", "sums of subsets"])
 def test_200_groups_of_5_widths_are_proven_optimal_in_10_s(kind: str) -> None:
     groups, limits = _instance(kind, 0)
-    start = time.perf_counter()
-    found = allocate(groups, limits, time_limit=10.0)
-    assert time.perf_counter() - start < 11
+    start = time.process_time()  # other processes may leave little of a core
+    found = allocate(groups, limits, time_limit=60.0)
+    assert time.process_time() - start < 10
     assert found is not None
     assert found.is_optimal
     assert found.error - found.bound <= 2e-6 * found.error
