@@ -18,6 +18,8 @@ from qcompiler.ir.types import BATCH, TensorType, dtype_name, evaluate_dim
 
 Batch = tuple[Tensor, ...]
 
+_EMPTY = "leave empty batches out: they tell nothing of the values"
+
 _FORMS = (
     "yield tensors, tuples of tensors, dicts by input name, or (input, label) pairs, "
     "with the batch as dimension 0"
@@ -64,12 +66,21 @@ class CalibrationData:
         Without a graph, the parameters of the model's forward method tell inputs from labels.
 
         Raises:
-            QCompilerError: QC0103 without any batch, QC0104 for a batch of another form.
+            QCompilerError: QC0103 without any batch, QC0104 for a batch of another form, or without
+                any sample.
         """
         if not self._ahead:
             self._ahead.append(self._next_or_refuse())
         found = _by_signature(self._ahead[0], model)
-        return tuple(_to_tensor(value, 0, str(place)) for place, value in enumerate(found))
+        inputs = tuple(_to_tensor(value, 0, str(place)) for place, value in enumerate(found))
+        for place, value in enumerate(inputs):
+            if not value.numel():
+                raise QCompilerError(
+                    "QC0104",
+                    f"calibration batch 0: input {str(place)!r} is {_describe(value)}",
+                    remedy=_EMPTY,
+                )
+        return inputs
 
     def bind(self, graph: QGraph) -> None:
         """Sets the names and types that batches are checked against: those of a graph's inputs."""
@@ -329,6 +340,8 @@ def _fits(tensor: Tensor, wanted: TensorType, symbols: dict[str, int]) -> bool:
 
 
 def _shape_remedy(tensor: Tensor, wanted: TensorType) -> str:
+    if not tensor.numel():
+        return _EMPTY
     if tensor.dtype == torch.uint8 and wanted.is_float:
         return "apply the preprocessing of the model: it takes floats, not bytes of an image"
     if tensor.dtype != wanted.dtype:

@@ -71,11 +71,11 @@ CATALOG: dict[str, str] = {
     "QC0825": "the target writes programs as C projects",
     "QC0826": "a program fits the flash and RAM that memory declares",
     "QC0827": "memory is a dict of flash and ram in bytes, and the target takes such limits",
+    "QC0828": "llvm-mca predicts the cycles of a core for a program's blocks of code",
     "QC0840": "a CUDA device is there for programs that run on one",
     "QC0841": "a CUDA device has the architecture of the program, or a later one",
     "QC0842": "a CUDA device has room for a program's arena and constants",
     "QC0843": "Triton compiles the kernels of a program for its architecture",
-    "QC0828": "llvm-mca predicts the cycles of a core for a program's blocks of code",
     # QC09xx: command line
     "QC0901": "MODEL is a .pt2 file or package.module:callable that returns (model, inputs, data)",
     "QC0902": "tensors are read from and written to .npy and .safetensors files",

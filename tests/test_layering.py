@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 LINES = 400
+# Of a line of C.
+COLUMNS = 120
 # Files longer than that, each with its reason.
 LONG_FILES: dict[str, str] = {}
 # Folders of passes/ that hold one pass per file.
@@ -118,6 +120,18 @@ def test_no_file_is_too_long() -> None:
     too_long = {path: n for path, n in lengths.items() if n > LINES and path not in LONG_FILES}
     assert too_long == {}
     assert [path for path in LONG_FILES if lengths.get(path, 0) <= LINES] == []
+
+
+def test_no_line_of_c_is_too_long() -> None:
+    """Of Python, ruff tells."""
+    long = [
+        f"{path.relative_to(ROOT)}:{number}"
+        for top in ("backends", "tests", "benchmarks")
+        for path in (ROOT / top).rglob("*.[ch]")
+        for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1)
+        if len(line) > COLUMNS
+    ]
+    assert long == []
 
 
 def _pass_files() -> list[Path]:

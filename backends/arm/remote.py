@@ -20,7 +20,7 @@ import torch
 from qcompiler.backends.native.codes import CodeForm
 from qcompiler.backends.native.emitter import OpDescriptor
 from qcompiler.backends.native.layout import from_storage, to_storage
-from qcompiler.backends.native.op_calls import OpCalls
+from qcompiler.backends.native.op_calls import OpCalls, failure
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
@@ -190,8 +190,7 @@ class RemoteProgram:
                 self._process = None
                 raise process.failure() from error
         if status:
-            message = f"the program failed with status {status}"
-            raise MemoryError(message) if status == -2 else RuntimeError(message)
+            raise failure(status)
         results = [
             from_storage(_tensor(answer), kind, shape, self._form)
             for answer, (kind, shape) in zip(answers, outputs, strict=True)

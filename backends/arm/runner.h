@@ -6,6 +6,9 @@
 
 enum { RUNNER_NO_LEVEL = 3, RUNNER_BROKEN = 4 };
 
+/* Memory starts at multiples of it, and kernels may read so many bytes past its end. */
+#define RUNNER_SLACK 64
+
 /* Serves requests until they end; returns an exit code. `level` is one of the program's, NULL for the best. */
 int runner_serve(const char *level);
 
@@ -17,7 +20,7 @@ int runner_get(void *to, int64_t bytes);
 void runner_put(const void *from, int64_t bytes);
 void runner_flush(void);
 
-/* Cleared memory at a multiple of 64, with so many readable bytes behind what is asked for. */
+/* Cleared memory at a multiple of RUNNER_SLACK, with so many readable bytes behind what is asked for. */
 void *runner_take(int64_t bytes);
 /* What was taken so far is kept for good. */
 void runner_keep(void);

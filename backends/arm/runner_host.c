@@ -7,12 +7,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLACK 64
-
 /* Stands before each block of memory and names the one taken before it. */
 typedef union block {
     union block *before;
-    uint8_t room[SLACK];
+    uint8_t room[RUNNER_SLACK];
 } block;
 
 static block *last;
@@ -44,8 +42,8 @@ void runner_flush(void)
 
 void *runner_take(int64_t bytes)
 {
-    const size_t size = ((size_t)bytes + 2 * SLACK - 1) / SLACK * SLACK;
-    block *taken = aligned_alloc(SLACK, size + sizeof *taken);
+    const size_t size = ((size_t)bytes + 2 * RUNNER_SLACK - 1) / RUNNER_SLACK * RUNNER_SLACK;
+    block *taken = aligned_alloc(RUNNER_SLACK, size + sizeof *taken);
     if (!taken)
         runner_stop(RUNNER_BROKEN, "out of memory");
     taken->before = last;

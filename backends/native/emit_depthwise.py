@@ -10,7 +10,8 @@ import sympy
 
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.backends.native.packing import DEPTHWISE_BLOCK
-from qcompiler.backends.native.product_fields import SLACK, conv2d_fields, residual_pointer
+from qcompiler.backends.native.product_fields import conv2d_fields, residual_pointer
+from qcompiler.backends.native.values import SLACK
 from qcompiler.ir.queries import product_arguments
 from qcompiler.ir.types import Dim, simplify_dim
 
@@ -28,7 +29,10 @@ def _quotient(value: Dim, divisor: int) -> Dim:
 
 
 def _row_bytes(fields: Mapping[str, Any]) -> Dim:
-    """Returns the bytes of a row of the image that is laid out: each pixel once, whole quads."""
+    """Returns the bytes of a block's row of the image with each pixel laid out once.
+
+    Pixels lie in groups of four, and results are computed by fours: the last ones may read more.
+    """
     quads = _quotient(fields["out_width"], 4)
     stride, kernel = fields["stride_w"], fields["kernel_w"]
     last = (3 * stride + kernel + 3) // 4
@@ -46,8 +50,8 @@ def _fields(op: OpWriter, conv: Mapping[str, Any], *, expanded: bool) -> dict[st
     Kernels that lay rows out need part of it, those that lay out columns another part.
     """
     at_once = op.choices["rows_at_once"] if expanded else 1
-    # x86 takes quads of two by two pixels, each pixel once; ARM groups of four pixels of a row that
-    # begin at every second one, each pixel twice
+    # dotprod may lay out four pixels from every second one on, which is each pixel twice; this is
+    # the most of any level, and a program has one plan for all of them
     row_bytes = _row_bytes(conv) * (2 if op.form.is_signed else 1)
     quads = -(-conv["kernel_h"] // 4)
     # At least the columns of four results.

@@ -34,13 +34,6 @@ def copy_fields(
     return fields | {"source_offset": source_offset, "out_offset": out_offset}
 
 
-def emit_copy(op: OpWriter) -> None:
-    """Emits a copy between equal types: the identity."""
-    shape, strides = op.type.shape, strides_of(op.type)
-    op.block("qc_copy", copy_fields(shape, strides, strides, op.type.dtype.itemsize))
-    op.call("qc_copy_nd", "&p", op.tensor("x"), op.out)
-
-
 def is_view(node: fx.Node) -> bool:
     """Says whether a reshape leaves the bytes in place, so that both values may share memory."""
     if node.op != "call_function" or str(node.target) != "qcompiler.reshape.default":

@@ -19,7 +19,6 @@ from qcompiler.backends.native.layout import (
 from qcompiler.backends.native.op_writer import OpWriter
 from qcompiler.backends.native.packing import Form, padded_sums, round_down_scale
 from qcompiler.backends.native.product_fields import (
-    SLACK,
     bytes_clamp,
     conv2d_fields,
     epilogue_fields,
@@ -29,6 +28,7 @@ from qcompiler.backends.native.product_fields import (
     tile_fields,
     weight_fields,
 )
+from qcompiler.backends.native.values import SLACK
 from qcompiler.ir.types import Dim, TensorType, simplify_dim
 
 # Columns that a matmul packs at a time: QC_TILE_LD.

@@ -13,6 +13,15 @@ from qcompiler.ir.annotations import type_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.types import TensorType
 
+# Status of a program that could not allocate.
+_NO_MEMORY = -2
+
+
+def failure(status: int) -> Exception:
+    """Returns what to raise for the status of a program other than 0."""
+    message = f"the program failed with status {status}"
+    return MemoryError(message) if status == _NO_MEMORY else RuntimeError(message)
+
 
 @dataclass(frozen=True)
 class OpCall:

@@ -20,8 +20,6 @@ from qcompiler.backends.native.packing import (
 )
 from qcompiler.ir.types import Dim
 
-SLACK = 64
-
 
 def store_table(op: OpWriter, table: torch.Tensor) -> str:
     """Stores a table of 256 codes, in the order of stored bytes read as unsigned."""

@@ -16,7 +16,7 @@ from torch import fx
 
 from qcompiler.backends.native.emitter import OpDescriptor
 from qcompiler.backends.native.layout import empty_storage, from_storage, to_storage
-from qcompiler.backends.native.op_calls import OpCalls
+from qcompiler.backends.native.op_calls import OpCalls, failure
 from qcompiler.backends.native.packing import ALIGNMENT
 from qcompiler.backends.native.values import SLACK, with_slack
 from qcompiler.ir.annotations import type_of
@@ -217,8 +217,7 @@ class NativeProgram:
         self._failure.error = None
         if error is not None:
             raise error
-        message = f"the native program failed with status {status}"
-        raise MemoryError(message) if status == -2 else RuntimeError(message)
+        raise failure(status)
 
     def _run_island(
         self,

@@ -35,7 +35,8 @@ class NormalizeOps(Pass):
 
     Calls on constants only are evaluated; operators that do nothing in eval mode are removed. What
     has no conversion is one error that lists all such calls (QC0201), or with ``strict=False``
-    stays as a float island with its reason.
+    stays as a float island with its reason; an island has one result, so that what has several, as
+    a sort, is an error then, too.
 
     Before::
 
@@ -70,6 +71,8 @@ class NormalizeOps(Pass):
         left = [r for r in refusals if r.node in set(graph.calls)]
         if left and context.strict:
             raise _refused(left)
+        if several := [r for r in left if not has_type(r.node)]:
+            raise _refused(several, "and several results, which no float island has")
         for node, reason in left:
             update_quant(node, intent=KeepFloat(reason))
             context.notes.append(f"{node.name} ({node.target}) stays in float: {reason}")
@@ -167,16 +170,24 @@ def _place(node: fx.Node) -> str:
     return origin.source or (f"module {origin.module!r}" if origin.module else node.name)
 
 
-def _refused(refusals: Sequence[_Refusal]) -> QCompilerError:
-    """Returns the one error that lists every call without a conversion."""
+def _refused(refusals: Sequence[_Refusal], but: str = "") -> QCompilerError:
+    """Returns the one error that lists every call without a conversion.
+
+    ``but`` says what is in the way of running them in float; nothing is if it is left out.
+    """
     lines = [f"{r.node.target} at {_place(r.node)}: {r.reason}" for r in refusals]
     first = refusals[0].node
     count = "1 operator has" if len(lines) == 1 else f"{len(lines)} operators have"
+    remedy = "write the model without them, or add conversions (entry points of qcompiler.ops)"
+    if not but:
+        remedy = (
+            "write the model without them, add conversions (entry points of qcompiler.ops), "
+            "or compile with strict=False to run them in float"
+        )
     return QCompilerError(
         "QC0201",
-        "\n    ".join([f"{count} no integer form", *lines]),
+        "\n    ".join([f"{count} no integer form {but}".rstrip(), *lines]),
         node=first.name,
         source=origin_of(first).source,
-        remedy="write the model without them, add conversions (entry points of qcompiler.ops), "
-        "or compile with strict=False to run them in float",
+        remedy=remedy,
     )

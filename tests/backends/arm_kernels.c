@@ -104,7 +104,8 @@ static void plan_depthwise(qc_depthwise *d, int64_t at_once)
     const qc_conv2d *p = &d->conv;
     const int64_t quads = (p->out_width + 3) / 4, last = (3 * p->stride_w + p->kernel_w + 3) / 4;
     const int64_t reach = (p->kernel_w - 1) * p->dilation_w + 1;
-    const int64_t in_quads = (quads - 1) * p->stride_w + last, pixels = ((p->out_width - 1) * p->stride_w + reach + 3) / 4;
+    const int64_t in_quads = (quads - 1) * p->stride_w + last;
+    const int64_t pixels = ((p->out_width - 1) * p->stride_w + reach + 3) / 4;
     d->row_bytes = 2 * 256 * (in_quads > pixels ? in_quads : pixels);
     d->rows_at_once = at_once;
     const int64_t quads_h = (p->kernel_h + 3) / 4, live = (p->kernel_h - 1) * p->dilation_h + 1;
@@ -168,7 +169,8 @@ static void test_pointwise_depthwise(uint64_t seed)
     *before = (qc_conv2d){.batch = p->batch, .height = p->height, .width = p->width, .channels = between(1, 70),
                           .out_height = p->height, .out_width = p->width, .out_channels = p->channels, .kernel_h = 1,
                           .kernel_w = 1, .stride_h = 1, .stride_w = 1, .dilation_h = 1, .dilation_w = 1, .groups = 1,
-                          .widest = between(1, 4), .block_rows = 200, .weight = weight, .pairs = pairs, .columns = columns};
+                          .widest = between(1, 4), .block_rows = 200, .weight = weight, .pairs = pairs,
+                          .columns = columns};
     shape[3] = before->channels;
     pack((p->channels + 15) / 16, before->channels);
     before->epilogue = epilogue_of((p->channels + 15) / 16 * 16, before->channels, 0);

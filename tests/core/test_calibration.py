@@ -154,6 +154,15 @@ def test_empty_data() -> None:
     assert caught.value.code == "QC0103"
 
 
+@pytest.mark.parametrize("batches", [[X[:0]], [X, X[:0]]], ids=["first", "later"])
+def test_a_batch_without_samples(batches: list[Tensor]) -> None:
+    with pytest.raises(QCompilerError) as caught:
+        list(_bound(batches, _One()).batches())
+    assert caught.value.code == "QC0104"
+    assert f"calibration batch {len(batches) - 1}: " in caught.value.problem
+    assert "leave empty batches out" in caught.value.remedy
+
+
 def test_data_that_cannot_be_iterated() -> None:
     with pytest.raises(QCompilerError) as caught:
         CalibrationData(3)  # type: ignore[arg-type]  # on purpose

@@ -5,8 +5,6 @@
 
 #include <string.h>
 
-#define SLACK 64
-
 /* From the linker script. */
 extern uint8_t machine_more[], machine_more_end[];
 
@@ -71,7 +69,7 @@ void runner_flush(void)
 
 void *runner_take(int64_t bytes)
 {
-    const int64_t size = (bytes + 2 * SLACK - 1) / SLACK * SLACK;
+    const int64_t size = (bytes + 2 * RUNNER_SLACK - 1) / RUNNER_SLACK * RUNNER_SLACK;
     if (size > machine_more_end - top)
         runner_stop(RUNNER_BROKEN, "out of memory");
     void *taken = top;

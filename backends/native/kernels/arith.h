@@ -45,4 +45,16 @@ static inline qc_code qc_finish(const qc_epilogue *e, int32_t acc, int64_t chann
     return residual ? qc_add2(y, *residual, e->add) : y;
 }
 
+/* Finishes rows of sums that lie QC_TILE_LD apart, one by one; arrays of the epilogue count from `channel`. */
+static inline void qc_finish_rows(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel,
+                                  int64_t columns, const uint8_t *residual, uint8_t *out, int64_t stride)
+{
+    for (int r = 0; r < rows; r++)
+        for (int64_t n = 0; n < columns; n++) {
+            const int64_t at = r * stride + n;
+            const qc_code *more = residual ? (const qc_code *)residual + at : NULL;
+            out[at] = (uint8_t)qc_finish(e, sums[r * QC_TILE_LD + n], channel + n, more);
+        }
+}
+
 #endif

@@ -171,7 +171,8 @@ QC_INLINE void row_of_five(const block_row *r, int stride)
         k.bias = bias;
         int64_t at = place_of(lane, step_of_lanes, step_of_lanes / 4), left = width;
         uint8_t *out = r->to.out + lane;
-        const int most = stride == 1 ? 16 : 14; /* the groups that twice as many results of stride 2 need fill registers */
+        /* results of stride 2 need twice as many groups, which fill the registers */
+        const int most = stride == 1 ? 16 : 14;
         for (; left >= most; left -= most, at += 4 * stride * most)
             out = results_of_five(r, &k, at, weight, stride, most, most, out);
         if (left > 14)

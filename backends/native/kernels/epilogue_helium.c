@@ -5,18 +5,6 @@
 #include "helium.h"
 #include "tile.h"
 
-/* Requantizes sums with 64-bit products, where no shifts are given. */
-static void finish_exactly(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
-                           const uint8_t *residual, uint8_t *out, int64_t stride)
-{
-    for (int r = 0; r < rows; r++)
-        for (int64_t n = 0; n < columns; n++) {
-            const int64_t at = r * stride + n;
-            const qc_code *more = residual ? (const qc_code *)residual + at : NULL;
-            out[at] = (uint8_t)qc_finish(e, sums[r * QC_TILE_LD + n], channel + n, more);
-        }
-}
-
 /* Columns by four; `rows` is a constant where there are four, and `only_clamps` always. */
 QC_INLINE void requant_rows(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                             const uint8_t *residual, uint8_t *out, int64_t stride, int only_clamps)
@@ -50,8 +38,8 @@ QC_INLINE void requant_rows(const qc_epilogue *e, const int32_t *sums, int rows,
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride)
 {
-    if (!e->right)
-        finish_exactly(e, sums, rows, channel, columns, residual, out, stride);
+    if (!e->right) /* no shifts of vectors give SR */
+        qc_finish_rows(e, sums, rows, channel, columns, residual, out, stride);
     else if (e->table || residual || e->left)
         requant_rows(e, sums, rows, channel, columns, residual, out, stride, 0);
     else if (rows == 4)

@@ -40,18 +40,7 @@ static void compute_rows(tile_target *t, int rows, int64_t columns)
     }
 }
 
-/* Requantizes sums with 64-bit products, where no shifts are given. */
-static void finish_sums(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
-                        const uint8_t *residual, uint8_t *out, int64_t stride)
-{
-    for (int r = 0; r < rows; r++)
-        for (int64_t n = 0; n < columns; n++) {
-            const int64_t at = r * stride + n;
-            const qc_code *more = residual ? (const qc_code *)residual + at : NULL;
-            out[at] = (uint8_t)qc_finish(e, sums[r * QC_TILE_LD + n], channel + n, more);
-        }
-}
-
+/* With 64-bit products, where no shifts of vectors give SR. */
 static void finish_exactly(tile_target *t, int rows)
 {
     const qc_tile *tile = t->tile;
@@ -60,7 +49,8 @@ static void finish_exactly(tile_target *t, int rows)
     t->rare = 1;
     t->form = CLAMPED;
     compute_rows(t, rows, (tile->columns + QC_PANEL - 1) / QC_PANEL * QC_PANEL);
-    finish_sums(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out, tile->out_stride);
+    qc_finish_rows(tile->epilogue, sums, rows, tile->channel, tile->columns, tile->residual, tile->out,
+                   tile->out_stride);
 }
 
 /* With a table behind the requantization. */
@@ -144,7 +134,7 @@ void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int
                         const uint8_t *residual, uint8_t *out, int64_t stride)
 {
     if (!e->right) {
-        finish_sums(e, sums, rows, channel, columns, residual, out, stride);
+        qc_finish_rows(e, sums, rows, channel, columns, residual, out, stride);
         return;
     }
     const int16x8_t zero_point = vdupq_n_s16((int16_t)e->zero_point);

@@ -38,10 +38,14 @@ static inline void interleave(const uint8_t *const row[4], int64_t at, int8_t *o
 {
 #if defined(QC_VECTOR)
     const __m128i sign = _mm_set1_epi8((char)128);
-    const __m128i a = _mm_loadu_si128((const __m128i *)(row[0] + at)), b = _mm_loadu_si128((const __m128i *)(row[1] + at));
-    const __m128i c = _mm_loadu_si128((const __m128i *)(row[2] + at)), d = _mm_loadu_si128((const __m128i *)(row[3] + at));
-    const __m128i ab0 = _mm_xor_si128(_mm_unpacklo_epi8(a, b), sign), ab1 = _mm_xor_si128(_mm_unpackhi_epi8(a, b), sign);
-    const __m128i cd0 = _mm_xor_si128(_mm_unpacklo_epi8(c, d), sign), cd1 = _mm_xor_si128(_mm_unpackhi_epi8(c, d), sign);
+    const __m128i a = _mm_loadu_si128((const __m128i *)(row[0] + at));
+    const __m128i b = _mm_loadu_si128((const __m128i *)(row[1] + at));
+    const __m128i c = _mm_loadu_si128((const __m128i *)(row[2] + at));
+    const __m128i d = _mm_loadu_si128((const __m128i *)(row[3] + at));
+    const __m128i ab0 = _mm_xor_si128(_mm_unpacklo_epi8(a, b), sign);
+    const __m128i ab1 = _mm_xor_si128(_mm_unpackhi_epi8(a, b), sign);
+    const __m128i cd0 = _mm_xor_si128(_mm_unpacklo_epi8(c, d), sign);
+    const __m128i cd1 = _mm_xor_si128(_mm_unpackhi_epi8(c, d), sign);
     __m128i *to = (__m128i *)out;
     _mm_storeu_si128(to, _mm_unpacklo_epi16(ab0, cd0));
     _mm_storeu_si128(to + 1, _mm_unpackhi_epi16(ab0, cd0));

@@ -7,6 +7,8 @@
 #include "level.h"
 #include "qc.h"
 
+#include <string.h>
+
 /* Taps can be left out before a multiple of so many steps of the depth: marks are read by words. */
 #if defined(QC_AVX2) && !defined(QC_AVX2_VNNI)
 #define QC_SKIPPED_STEPS 64
@@ -75,5 +77,15 @@ int qc_tile_rows(int64_t left, int panels);
 /* Finishes `rows` rows of `columns` sums; epilogue arrays start at `channel`. */
 void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride);
+
+/* Puts the sums of a tile's rows, which lie QC_TILE_LD apart, where the tile wants sums or bytes. */
+static inline void qc_tile_deliver(const qc_tile *tile, const int32_t *sums, int rows, int64_t columns)
+{
+    if (!tile->sums)
+        qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, columns, tile->residual, tile->out,
+                           tile->out_stride);
+    else if (sums != tile->sums)
+        memcpy(tile->sums, sums, (size_t)rows * QC_TILE_LD * sizeof *sums);
+}
 
 #endif

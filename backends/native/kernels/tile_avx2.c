@@ -140,13 +140,15 @@ QC_INLINE __m256i broadcast4(const void *values)
             for (uint64_t left = s->unsaturated[i]; left; left &= left - 1) {                              \
                 const int64_t group = 64 * i + __builtin_ctzll(left);                                      \
                 const uint8_t *bytes = part->bytes + 4 * group;                                            \
-                const __m256i weights = _mm256_loadu_si256((const __m256i *)(strip_weights + 2 * STRIP_BYTES * group)); \
+                const int8_t *at = strip_weights + 2 * STRIP_BYTES * group;                                \
+                const __m256i weights = _mm256_loadu_si256((const __m256i *)at);                           \
                 ROWS_##ROWS(ADD_BYTES)                                                                     \
             }                                                                                              \
             for (uint64_t left = s->others[i]; left; left &= left - 1) {                                   \
                 const int64_t group = 64 * i + __builtin_ctzll(left);                                      \
                 const int16_t *words = part->words + 4 * group;                                            \
-                const __m256i weights = _mm256_loadu_si256((const __m256i *)(strip_weights + 2 * STRIP_BYTES * group)); \
+                const int8_t *at = strip_weights + 2 * STRIP_BYTES * group;                                \
+                const __m256i weights = _mm256_loadu_si256((const __m256i *)at);                           \
                 const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(weights, 8), 8);                  \
                 const __m256i odd = _mm256_srai_epi16(weights, 8);                                         \
                 ROWS_##ROWS(ADD_WORDS)                                                                     \

@@ -10,9 +10,6 @@
 #include "arith.h"
 #include "tile.h"
 
-#include <string.h>
-
-
 #define ROWS 6
 #define CHUNK 32  /* groups of four bytes of the depth */
 #define UNROLLED 4
@@ -32,7 +29,9 @@ typedef struct {
 #define ADD(sum, a, b) "smlad " sum ", " a ", " b ", " sum "\n"
 #define TWO_ROWS(a, b)                                                                                    \
     "ldm r0!, {r8-r11}\n" ADD(a, "r8", "r3") ADD(b, "r10", "r3") ADD(a, "r9", "r12") ADD(b, "r11", "r12")
-#define STEP_6X1 "ldr r12, [r1], #64\n" SPLIT("r3", "r12") TWO_ROWS("r2", "r4") TWO_ROWS("r5", "r6") TWO_ROWS("r7", "lr")
+#define STEP_6X1                                                                                          \
+    "ldr r12, [r1], #64\n" SPLIT("r3", "r12")                                                             \
+    TWO_ROWS("r2", "r4") TWO_ROWS("r5", "r6") TWO_ROWS("r7", "lr")
 #define STEP_6X1_BYTES (4 * 18)
 
 /* Sums of six rows with columns from `sums` to `sums_end`, all of one panel. */
@@ -231,11 +230,7 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
         sum_rows(tile, 0, ROWS, columns, sums);
     for (int r = 0; rows <= 4 && r < rows; r++)
         sum_rows(tile, r, 1, columns, sums + r * QC_TILE_LD);
-    if (!tile->sums)
-        qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, columns, tile->residual, tile->out,
-                           tile->out_stride);
-    else if (sums == own)
-        memcpy(tile->sums, own, (size_t)rows * QC_TILE_LD * sizeof *own);
+    qc_tile_deliver(tile, sums, rows, columns);
 }
 #else
 typedef int qc_empty_translation_unit;

@@ -11,10 +11,8 @@
 #include "tile.h"
 
 #include <arm_mve.h>
-#include <string.h>
 
 #define ROWS 4
-#define PAIRS (QC_PANEL / 2)
 
 /* What the loops take, in the order in which they load it. Bytes of the unrolled loop to leave out at first,
  * instructions of 4 bytes each, say where it is entered. */
@@ -270,11 +268,7 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
         sum_row(tile, columns, sums);
     else
         sum_rows(tile, columns, sums);
-    if (!tile->sums)
-        qc_tile_requant_u8(tile->epilogue, sums, rows, tile->channel, columns, tile->residual, tile->out,
-                           tile->out_stride);
-    else if (sums == own)
-        memcpy(tile->sums, own, (size_t)rows * QC_TILE_LD * sizeof *own);
+    qc_tile_deliver(tile, sums, rows, columns);
 }
 #else
 typedef int qc_empty_translation_unit;

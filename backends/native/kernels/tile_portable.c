@@ -42,15 +42,10 @@ void qc_tile_u8_s8(const qc_tile *tile, int rows, int panels)
         }
 }
 
-void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *acc, int rows, int64_t channel, int64_t columns,
+void qc_tile_requant_u8(const qc_epilogue *e, const int32_t *sums, int rows, int64_t channel, int64_t columns,
                         const uint8_t *residual, uint8_t *out, int64_t stride)
 {
-    for (int r = 0; r < rows; r++)
-        for (int64_t n = 0; n < columns; n++) {
-            const int32_t v = acc[r * QC_TILE_LD + n];
-            const qc_code *more = residual ? (const qc_code *)residual + r * stride + n : NULL;
-            out[r * stride + n] = (uint8_t)qc_finish(e, v, channel + n, more);
-        }
+    qc_finish_rows(e, sums, rows, channel, columns, residual, out, stride);
 }
 #else
 typedef int qc_empty_translation_unit;

@@ -54,10 +54,12 @@ QC_INLINE vec qc_load_lanes(const uint8_t *x, int64_t step)
     return vec_load(x);
 #else
     const __m128i *first = (const __m128i *)x, *second = (const __m128i *)(x + step);
-    const __m256i low = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(first)), _mm_loadu_si128(second), 1);
+    const __m256i low =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(first)), _mm_loadu_si128(second), 1);
 #if VEC == 64
     const __m128i *third = (const __m128i *)(x + 2 * step), *fourth = (const __m128i *)(x + 3 * step);
-    const __m256i high = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(third)), _mm_loadu_si128(fourth), 1);
+    const __m256i high =
+        _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_loadu_si128(third)), _mm_loadu_si128(fourth), 1);
     return _mm512_inserti64x4(_mm512_castsi256_si512(low), high, 1);
 #else
     return low;

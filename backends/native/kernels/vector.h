@@ -1,4 +1,5 @@
-/* Vectors of bytes and of 32-bit lanes under one name for AVX-512, AVX2, NEON and Helium, so that a kernel is written once.
+/* Vectors of bytes and of 32-bit lanes under one name for AVX-512, AVX2, NEON and Helium, so that a kernel is written
+ * once.
  *
  * Unpacking and packing stay inside 128-bit lanes on both, hence pack(unpack(x)) is in order. Where
  * QC_VECTOR is not defined the kernels run their scalar loops. */

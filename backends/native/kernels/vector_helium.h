@@ -78,7 +78,8 @@ QC_INLINE vec_scaling vec_scaling_of(vec multiplier, vec shift, int32_t zero_poi
 {
     const int32x4_t one = vdupq_n_s32(1), s = AS32(shift);
     const int32x4_t half = vshlq_s32(one, vsubq_s32(vminq_s32(s, vdupq_n_s32(32)), one));
-    return (vec_scaling){vnegq_s32(half), vsubq_s32(half, one), vmaxq_s32(vsubq_s32(vdupq_n_s32(32), s), vdupq_n_s32(0)),
+    return (vec_scaling){vnegq_s32(half), vsubq_s32(half, one),
+                         vmaxq_s32(vsubq_s32(vdupq_n_s32(32), s), vdupq_n_s32(0)),
                          AS32(multiplier), vnegq_s32(vmaxq_s32(vsubq_s32(s, vdupq_n_s32(31)), one)), zero_point};
 }
 

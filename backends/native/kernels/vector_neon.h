@@ -48,8 +48,12 @@ QC_INLINE vec vec_high_sums(vec words) { return OF32(vmovl_high_s16(AS16(words))
 QC_INLINE vec vec_narrow(vec low, vec high) { return narrow_bytes(AS16(low), AS16(high)); }
 QC_INLINE vec vec_max_codes(vec a, vec b) { return vmaxq_s8(a, b); }
 QC_INLINE vec vec_clamp_bytes(vec v, vec low, vec high) { return clamp_bytes(v, low, high); }
-QC_INLINE vec vec_widen(const qc_code *p) { return vec_low_sums(vec_low_words(OF32(vld1q_dup_s32((const qc_int32_anywhere *)p)))); }
 QC_INLINE vec vec_order(vec v) { return v; }
+
+QC_INLINE vec vec_widen(const qc_code *p)
+{
+    return vec_low_sums(vec_low_words(OF32(vld1q_dup_s32((const qc_int32_anywhere *)p))));
+}
 
 QC_INLINE vec vec_pack(vec v0, vec v1, vec v2, vec v3)
 {
@@ -75,7 +79,8 @@ QC_INLINE vec_scaling vec_scaling_of(vec multiplier, vec shift, int32_t zero_poi
 {
     const int32x4_t one = vdupq_n_s32(1), s = AS32(shift);
     const int32x4_t half = vshlq_s32(one, vsubq_s32(vminq_s32(s, vdupq_n_s32(32)), one));
-    return (vec_scaling){vnegq_s32(half), vsubq_s32(half, one), vmaxq_s32(vsubq_s32(vdupq_n_s32(32), s), vdupq_n_s32(0)),
+    return (vec_scaling){vnegq_s32(half), vsubq_s32(half, one),
+                         vmaxq_s32(vsubq_s32(vdupq_n_s32(32), s), vdupq_n_s32(0)),
                          AS32(multiplier), vnegq_s32(vmaxq_s32(vsubq_s32(s, vdupq_n_s32(31)), one)),
                          vdupq_n_s32(zero_point)};
 }

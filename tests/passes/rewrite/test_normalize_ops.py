@@ -277,6 +277,15 @@ def test_without_strict_they_are_float_islands() -> None:
     check_equal(model, graph, [ROW])
 
 
+def test_an_island_has_one_result() -> None:
+    model = Calls(lambda x: torch.cumsum(torch.sort(x.relu(), 1)[0], 1))
+    with pytest.raises(QCompilerError, match="1 operator has no integer form and several") as told:
+        run_passes(model, [ROW], "normalize-ops", strict=False)
+    assert told.value.code == "QC0201"
+    assert "aten.sort" in told.value.problem
+    assert "strict" not in told.value.remedy
+
+
 LIBRARY = torch.library.Library("tests_normalize", "DEF")
 LIBRARY.define("twice(Tensor x) -> Tensor")
 LIBRARY.impl("twice", lambda x: x * 2, "CompositeExplicitAutograd")
