@@ -178,7 +178,7 @@ def generated(sources: Mapping[str, bytes], levels: Sequence[Isa]) -> dict[str, 
     for level in levels:
         lines = [f"#define {name} {name}_{level.name}\n" for name in names]
         made[names_header(level)] = "".join(lines)
-    return {name: text.encode() for name, text in made.items()}
+    return {name: f"{text.rstrip()}\n".encode() for name, text in made.items()}
 
 
 def names_header(level: Isa) -> str:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from torch import fx
 
-from qcompiler.errors import QCompilerError
+from qcompiler.errors import QCompilerError, counted
 from qcompiler.ir.annotations import origin_of, quant_of
 from qcompiler.ir.graph import QGraph
 from qcompiler.ir.intent import KeepFloat
@@ -45,10 +45,10 @@ class LegalizeForTarget(Pass):
                 f"{node.name}: {reason} ({origin_of(node).source or 'no source line'})"
                 for node, reason in refused
             ]
+            without = f"{counted(len(refused), 'operator')} without a form"
             raise QCompilerError(
                 "QC0201",
-                f"{len(refused)} operators have no form on {context.target.name}:\n    "
-                + "\n    ".join(lines),
+                "\n    ".join([f"{without} on {context.target.name}:", *lines]),
                 node=refused[0][0].name,
                 source=origin_of(refused[0][0]).source,
                 remedy="choose another target, or replace these operators in the model",

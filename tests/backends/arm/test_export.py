@@ -80,6 +80,28 @@ def test_projects_compile_without_a_warning(
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("compiler", COMPILERS)
+def test_a_fat_project_binds_its_levels_without_a_warning(
+    projects: dict[str, Path], compiler: str, tmp_path: Path
+) -> None:
+    """Its kernels are those of the levels; what calls them through tables is its own."""
+    root = projects["armv8-fat"]
+    include = [f"-I{root / 'include'}", f"-I{root / 'src/kernels'}"]
+    command = [*COMPILERS[compiler], *STRICT, *SIGNED, *include]
+    for source in ("src/model.c", "src/dispatch.c", "src/serial.c", "example/main.c"):
+        run = [*command, "-c", str(root / source), "-o", str(tmp_path / "unit.o")]
+        done = subprocess.run(run, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+
+
+def test_every_text_of_a_project_ends_with_a_line(projects: dict[str, Path]) -> None:
+    for root in projects.values():
+        for path in root.rglob("*"):
+            if path.is_file() and path.parent.name not in ("data", "build"):
+                assert path.read_text().endswith("\n"), path
+
+
 def test_the_header_is_for_cpp_too(projects: dict[str, Path], tmp_path: Path) -> None:
     (tmp_path / "a.cpp").write_text(
         '#include "model.h"\n#include "model.h"\n'

@@ -114,6 +114,24 @@ def test_float_islands_are_refused() -> None:
     assert "test_targets.py" in (caught.value.source or "")
 
 
+class _Deep(nn.Module):
+    """Has values of more dimensions than kernels take."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns all features in another order."""
+        y = torch.relu(x).reshape(-1, 1, 2, 1, 2, 1, 2, 1, 1)
+        return y.permute(0, 8, 7, 6, 5, 4, 3, 2, 1)
+
+
+@pytest.mark.parametrize("target", ["cortex-a76", "cortex-m55"])
+def test_an_operator_without_a_kernel_is_told_with_reason_and_line(target: str) -> None:
+    with pytest.raises(QCompilerError) as caught:
+        qc.compile(_Deep(), [torch.randn(4, 8)], target=target)
+    assert caught.value.code == "QC0201"
+    assert "has 9 dimensions, kernels take 8" in caught.value.problem
+    assert "y = torch.relu(x).reshape(" in (caught.value.source or "")
+
+
 class _Dense(nn.Module):
     """Two layers of which the first holds most constants."""
 
