@@ -95,9 +95,8 @@ def test_two_builds_are_the_same_bytes() -> None:
     )
 
 
-def test_a_program_that_was_killed_says_so_and_starts_again() -> None:
-    network = small_network()
-    program = build("cortex-a53", network)
+def check_killed(program: ArmExecutable) -> None:
+    """Kills the small network's process, and asserts that this is told and the next call runs."""
     program.run([image(1)], 1)
     process = program.program._process
     assert process is not None
@@ -105,7 +104,11 @@ def test_a_program_that_was_killed_says_so_and_starts_again() -> None:
     with pytest.raises(QCompilerError) as caught:
         program.run([image(1)], 1)
     assert caught.value.code == "QC0824"
-    assert equal(program.run([image(1)], 1), network.run(image(1)))
+    assert equal(program.run([image(1)], 1), small_network().run(image(1)))
+
+
+def test_a_program_that_was_killed_says_so_and_starts_again() -> None:
+    check_killed(build("cortex-a53", small_network()))
 
 
 def test_instructions_are_counted_and_repeat() -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,25 +9,15 @@ import torch
 
 import qcompiler
 from qcompiler import Program
-from qcompiler.api import resolve_target
 from qcompiler.backends.arm import bare
-from qcompiler.backends.arm.executable import ArmExecutable
 from qcompiler.backends.arm.remote import OPERATOR
 from qcompiler.errors import QCompilerError
-from qcompiler.ir.graph import QGraph
 from qcompiler.runtime.verify import verify_executable
 from tests.assets import digits, load_mnist_net
-from tests.backends.arm.test_arm_program import equal, image
+from tests.backends.arm.test_arm_program import build, check_killed, equal, image
 from tests.backends.test_native_program import small_network
 
 CORES = ("cortex-m4", "cortex-m33", "cortex-m55")
-
-
-def build(target: str, graph: QGraph) -> ArmExecutable:
-    """Builds a graph for a Cortex-M target given as text."""
-    made = resolve_target(target).build(graph)
-    assert isinstance(made, ArmExecutable)
-    return made
 
 
 @pytest.mark.parametrize("core", CORES)
@@ -97,15 +85,7 @@ def test_memory_that_the_machine_does_not_have() -> None:
 
 
 def test_a_machine_that_was_killed_says_so_and_starts_again() -> None:
-    program = build("cortex-m55", small_network())
-    program.run([image(1)], 1)
-    process = program.program._process
-    assert process is not None
-    os.kill(process._child.pid, signal.SIGKILL)
-    with pytest.raises(QCompilerError) as caught:
-        program.run([image(1)], 1)
-    assert caught.value.code == "QC0824"
-    assert equal(program.run([image(1)], 1), small_network().run(image(1)))
+    check_killed(build("cortex-m55", small_network()))
 
 
 def test_a_fault_is_told_with_its_address() -> None:
