@@ -79,6 +79,19 @@ def test_a_project_builds_without_a_warning_and_runs(
     assert "an input cannot be read" in done.stdout + done.stderr
 
 
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_an_example_refuses_a_processor_without_its_instructions(
+    compiler: str, tmp_path: Path
+) -> None:
+    root = write("cortex-m55", tmp_path)
+    example = cmake(root, f"cortex-m-{compiler}")
+    readme = root / "README.md"
+    readme.write_text(readme.read_text().replace("mps3-an547", "mps2-an386"))
+    done = run_example(root, example)
+    assert done.returncode == 3, done.stdout + done.stderr
+    assert "lacks the instructions" in done.stdout + done.stderr
+
+
 def test_the_header_is_for_cpp_too(tmp_path: Path) -> None:
     root = write("cortex-m55", tmp_path)
     (tmp_path / "a.cpp").write_text(

@@ -174,7 +174,6 @@ CALLS = r"""
 #include <stdio.h>
 #include <string.h>
 
-extern const uint8_t model_weights[MODEL_WEIGHT_BYTES];
 static _Alignas(64) unsigned char arena[MODEL_ARENA_BYTES + 64];
 static float image[2 * 3 * 17 * 15], first[2 * 24];
 static int8_t second[2 * 384], third[2 * 384];
