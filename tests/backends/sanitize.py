@@ -31,7 +31,7 @@ FILES = [
 ]
 SELECTION = f"not test_native_program or {' or '.join(PROGRAM)}"
 # A sanitizer writes to the process's error stream and ends the process.
-OPTIONS = ("--capture=sys", "-p", "no:cacheprovider")
+OPTIONS = ("--capture=sys", "-p", "no:cacheprovider", "-n", "2", "--dist", "loadfile")
 
 
 def environment(compiler: str = "gcc") -> dict[str, str]:
