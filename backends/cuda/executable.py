@@ -77,9 +77,8 @@ class CudaExecutable(Executable):
         if device not in self._programs:
             if device.type == "cuda":
                 check_device(device, self._architecture)
-            self._programs[device] = DeviceProgram(
-                self._graph, self.plan, self._architecture, device, self.tiles
-            )
+            made = DeviceProgram(self._graph, self.plan, self._architecture, device, self.tiles)
+            self._programs.setdefault(device, made)  # another thread may have been faster
         return self._programs[device]
 
     @property

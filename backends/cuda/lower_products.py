@@ -17,6 +17,10 @@ from qcompiler.backends.native.packing import fold_zero_point
 
 # Rows that gemv computes one by one; more of them go through the matrix units.
 GEMV_ROWS = 2
+# Codes that are loaded at once at least; a pixel of fewer channels is copied to as many.
+WORD = 4
+# Of a block without a number of its own.
+THREADS = 128
 _NO_ADD = (0, 0, 0, 0, 1, 0, 0, 0)
 
 
@@ -34,14 +38,31 @@ def lower_conv2d(op: OpLowering) -> None:
         **{"STRIDE_H": stride[0], "STRIDE_W": stride[1]},
         **{"DILATION_H": dilation[0], "DILATION_W": dilation[1]},
         **{"PAD_TOP": padding[0], "PAD_LEFT": padding[2]},
-        "PAD_VALUE": int(op.args["x_zero_point"]),
     }
     pixels = n * out_height * out_width
     if groups == channels == channels_out and "multiplier" in op.args:
+        geometry["PAD_VALUE"] = int(op.args["x_zero_point"])
         _lower_depthwise(op, geometry, pixels)
         return
-    packed = weight.permute(0, 2, 3, 1).reshape(channels_out, -1)
-    _lower_product(op, packed, geometry, pixels, groups, depth_channels)
+    geometry["PADDED"] = any(padding)
+    taps, pointers = weight.permute(0, 2, 3, 1), None
+    if groups == 1 and depth_channels < WORD and kernel_h * kernel_w > 1:
+        pointers = {"x": _in_words(op, n * height * width, channels)}
+        geometry["CHANNELS"] = depth_channels = WORD
+        taps = torch.nn.functional.pad(taps, (0, WORD - channels))
+    packed = taps.reshape(channels_out, -1)
+    _lower_product(op, packed, geometry, pixels, groups, depth_channels, pointers)
+
+
+def _in_words(op: OpLowering, pixels: int, channels: int) -> Pointer:
+    """Copies the operand to where each pixel has a word, so that a tap is read at once.
+
+    What stands behind the channels is arbitrary: the weights there are zero.
+    """
+    words = op.scratch(pixels * WORD, torch.int8)
+    shape = [pixels, channels]
+    copy(op, op.tensor("x"), words, shape, [channels, 1], [WORD, 1])
+    return words
 
 
 def lower_linear(op: OpLowering) -> None:
@@ -55,15 +76,15 @@ def lower_linear(op: OpLowering) -> None:
     if rows <= GEMV_ROWS:
         _lower_gemv(op, weight, rows)
         return
-    _lower_product(op, weight, _point(depth, int(op.args["x_zero_point"])), rows, 1, depth)
+    _lower_product(op, weight, _point(depth), rows, 1, depth)
 
 
-def _point(channels: int, pad_value: int) -> dict[str, Constant]:
+def _point(channels: int) -> dict[str, Constant]:
     """Returns the geometry of a 1x1 convolution of images of one pixel."""
     ones = ("HEIGHT", "WIDTH", "OUT_HEIGHT", "OUT_WIDTH", "KERNEL_H", "KERNEL_W")
     steps = ("STRIDE_H", "STRIDE_W", "DILATION_H", "DILATION_W")
     geometry: dict[str, Constant] = dict.fromkeys((*ones, *steps), 1)
-    return geometry | {"CHANNELS": channels, "PAD_TOP": 0, "PAD_LEFT": 0, "PAD_VALUE": pad_value}
+    return geometry | {"CHANNELS": channels, "PAD_TOP": 0, "PAD_LEFT": 0, "PADDED": False}
 
 
 def _lower_linear_of_images(op: OpLowering, weight: torch.Tensor) -> None:
@@ -81,7 +102,7 @@ def _lower_linear_of_images(op: OpLowering, weight: torch.Tensor) -> None:
         copy(op, op.tensor(residual), staged, out_shape, op.strides, plain_strides(out_shape))
         pointers["residual"] = staged
     pointers["out"] = op.scratch(prod(out_shape), op.type.dtype)
-    geometry = _point(x_shape[-1], int(op.args["x_zero_point"]))
+    geometry = _point(x_shape[-1])
     rows = prod(x_shape[:-1])
     _lower_product(op, weight, geometry, rows, 1, x_shape[-1], pointers)
     copy(op, pointers["out"], op.out, out_shape, plain_strides(out_shape), op.strides)
@@ -146,6 +167,10 @@ def _lower_product(
     partial = arrivals = places["bias"]
     if split > 1:
         partial, arrivals = op.zeroed(rows * weight.shape[0]), op.zeroed(tiles * groups)
+    padding = places["bias"]
+    if geometry["PADDED"]:
+        zero_point = int(op.args["x_zero_point"])
+        padding = op.packed(torch.full((channels,), zero_point, dtype=torch.int8))
     op.launch(
         "conv2d_s8",
         (tiles, groups, split),
@@ -153,7 +178,7 @@ def _lower_product(
             "x": (pointers or {}).get("x", op.tensor("x")),
             "weight": op.packed(weight.to(torch.int8)),
             **places,
-            **{"partial": partial, "arrivals": arrivals, "rows": rows},
+            **{"padding": padding, "partial": partial, "arrivals": arrivals, "rows": rows},
         },
         {
             **geometry,
@@ -195,14 +220,26 @@ def _lower_depthwise(op: OpLowering, geometry: Mapping[str, Constant], pixels: i
     places, constants = _epilogue(op, weight, {})
     del constants["RAW"]
     taps = weight.reshape(channels, -1).t().contiguous()
-    block_c = power_at_least(channels, 16, 128)
-    block_p = max(1, 1024 // block_c)
+    block_c, block_p = depthwise_block(channels, pixels, op.architecture.multiprocessors)
     op.launch(
         "depthwise_s8",
         (-(-pixels // block_p), -(-channels // block_c)),
         {"x": op.tensor("x"), "weight": op.packed(taps.to(torch.int8)), **places, "pixels": pixels},
         {**geometry, **constants, "BLOCK_P": block_p, "BLOCK_C": block_c},
     )
+
+
+def depthwise_block(channels: int, pixels: int, multiprocessors: int) -> tuple[int, int]:
+    """Returns the channels and pixels of a block, with few channels that are none.
+
+    A thread computes 16 channels of a pixel, and of as many pixels as leave blocks for all
+    multiprocessors: the weights it has loaded serve all of them.
+    """
+    block_c = min((64, 32, 16), key=lambda size: -(-channels // size) * size)
+    block_p = power_at_least(pixels, 16, 4 * THREADS * 16 // block_c)
+    while block_p > 16 and -(-pixels // block_p) * -(-channels // block_c) < 2 * multiprocessors:
+        block_p //= 2
+    return block_c, block_p
 
 
 def lower_matmul(op: OpLowering) -> None:
@@ -233,7 +270,10 @@ def lower_matmul(op: OpLowering) -> None:
     block_k = power_at_least(depth, 32, 64)
     tiles = -(-rows // block_m) * -(-columns // block_n)
     constants |= {"BLOCK_M": block_m, "BLOCK_N": block_n, "BLOCK_K": block_k}
-    op.launch("matmul_s8", (tiles, prod(shape[:-2])), places, constants, num_stages=2)
+    # Each code has a place of its own: more threads share them, or they do not fit in registers.
+    warps = 8 if block_m * block_n * block_k >= 64**3 else 4
+    grid = (tiles, prod(shape[:-2]))
+    op.launch("matmul_s8", grid, places, constants, num_warps=warps, num_stages=2)
 
 
 def _batch_strides(op: OpLowering, name: str) -> tuple[int, ...]:

@@ -25,6 +25,7 @@ class Memory:
         self.places = places
         self.device = device = constants.device
         self._constants = constants
+        self._views: dict[Pointer, torch.Tensor] = {}
         # Memory of the inference mode could not be written outside of it.
         with torch.inference_mode(False):
             self._arena = _bytes(places.arena_bytes + ALIGNMENT, device)
@@ -50,17 +51,25 @@ class Memory:
         outputs: Sequence[torch.Tensor] = (),
     ) -> torch.Tensor:
         """Returns a tensor that begins where a pointer points."""
+        if item in self._views:
+            return self._views[item]
+        kind, at = self.places.of(item.node) if isinstance(item, Value) else ("arena", 0)
+        if kind == "input":
+            return inputs[at]
+        if kind == "output":
+            return outputs[at]
+        # Made once: a call's time on the host counts where batches are small.
+        with torch.inference_mode(False):
+            self._views[item] = made = self._view(item, at)
+        return made
+
+    def _view(self, item: Pointer, at: int) -> torch.Tensor:
         if isinstance(item, Packed):
             return view(self._constants, item.offset, item.dtype)
         if isinstance(item, Scratch):
             return view(self._scratch, item.offset, item.dtype)
         if isinstance(item, Workspace):
             return view(self._zeroed, item.offset, item.dtype)
-        kind, at = self.places.of(item.node)
-        if kind == "input":
-            return inputs[at]
-        if kind == "output":
-            return outputs[at]
         return view(self._arena, at, item.dtype)
 
 

@@ -18,6 +18,8 @@ from qcompiler.ir.graph import QGraph
 
 # Rank up to which the border kernel reads any strides.
 STRIDED_RANK = 4
+# What the addresses of codes are multiples of.
+WORD_BYTES = 16
 
 
 class Recorded:
@@ -89,8 +91,8 @@ class Recorded:
                 self._stream = torch.cuda.current_stream(self._memory.device)
             self._graph_of_steps.replay()
             return
-        self._has_run = True
         bound.start(*steps)
+        self._has_run = True
 
     def _copy_results(self, bound: Bound) -> None:
         """Copies results that are an input, a constant, or another result."""
@@ -154,6 +156,8 @@ def _is_quantize(node: torch.fx.Node) -> bool:
 def _readable(x: torch.Tensor, strided: bool) -> torch.Tensor:
     """Returns an input as kernels read it: floats that are only quantized at any strides."""
     x = x.detach().resolve_neg()
-    if x.is_floating_point() and strided and x.dim() <= STRIDED_RANK:
-        return x
-    return stored(x) if not x.is_floating_point() else x.contiguous()
+    if x.is_floating_point():
+        return x if strided and x.dim() <= STRIDED_RANK else x.contiguous()
+    flat = stored(x)
+    # A view into the caller's memory may begin anywhere; products load 16 codes at once.
+    return flat if flat.data_ptr() % WORD_BYTES == 0 else flat.clone()

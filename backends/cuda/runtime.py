@@ -17,7 +17,7 @@ from qcompiler.backends.cuda.lowering import lower, lower_node
 from qcompiler.backends.cuda.memory import Memory, stored, view
 from qcompiler.backends.cuda.places import Places
 from qcompiler.backends.cuda.replay import Recorded
-from qcompiler.backends.cuda.starting import start_launch
+from qcompiler.backends.cuda.starting import is_out_of_memory, start_launch
 from qcompiler.backends.native.codes import SIGNED
 from qcompiler.backends.native.emitter import Plan
 from qcompiler.backends.native.layout import from_storage
@@ -60,7 +60,7 @@ class DeviceProgram:
         self._tiles: Tiles = tiles or {}
         self._blob = Blob()
         self._constants = torch.empty(0, dtype=torch.uint8, device=device)
-        self._lowered: dict[tuple[int, ...], Lowered] = {}
+        self._lowered: OrderedDict[tuple[int, ...], Lowered] = OrderedDict()
         self._kept: OrderedDict[tuple[int, ...], Recorded] = OrderedDict()
         self._lock = threading.RLock()
 
@@ -72,8 +72,13 @@ class DeviceProgram:
         Raises:
             QCompilerError: QC0842 without memory, QC0843 for a kernel that does not compile.
         """
-        with self.guard():
-            return self.recorded(sizes)(inputs)
+        try:
+            with self.guard():
+                return self.recorded(sizes)(inputs)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise self._too_large(sizes, error) from error
 
     def guard(self) -> AbstractContextManager[object]:
         """Returns what makes the program's device the current one for a while."""
@@ -84,6 +89,8 @@ class DeviceProgram:
         key = tuple(sizes.values())
         with self._lock:
             if key not in self._lowered:
+                while len(self._lowered) >= _KEPT:
+                    self._lowered.popitem(last=False)
                 made = lower(self.graph, sizes, self._blob, self._architecture, self._tiles)
                 self._lowered[key] = made
                 self._upload()
@@ -93,6 +100,8 @@ class DeviceProgram:
         """Returns what runs inputs of given sizes on the current stream of the device."""
         stream = 0
         if self.device.type == "cuda":
+            if torch.cuda.is_current_stream_capturing():
+                return self._record(sizes)  # its memory is that of the caller's recording
             stream = torch.cuda.current_stream(self.device).cuda_stream
         key = (*sizes.values(), stream)
         with self._lock:
@@ -112,10 +121,11 @@ class DeviceProgram:
             memory = Memory(places, lowered, self._constants)
         except torch.OutOfMemoryError as error:
             self._lowered.pop(tuple(sizes.values()), None)  # its constants are not all there
-            raise self._too_large(places, error) from error
+            raise self._too_large(sizes, error) from error
         return Recorded(self.graph, memory, lowered.steps, dict(sizes))
 
-    def _too_large(self, places: Places, error: Exception) -> QCompilerError:
+    def _too_large(self, sizes: Mapping[str, int], error: Exception) -> QCompilerError:
+        places = Places(self.graph, self._plan, sizes)
         return QCompilerError(
             "QC0842",
             f"{self.device} has no room for an arena of {places.arena_bytes} bytes and"

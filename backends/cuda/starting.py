@@ -27,6 +27,7 @@ def start_launch(launch: Launch, tensor_of: TensorOf, stride_of: StrideOf) -> No
 
     Raises:
         QCompilerError: QC0843 when Triton cannot compile it.
+        torch.OutOfMemoryError: the device has no room for its code or its registers.
     """
     bound: dict[str, Any] = {}
     for name, item in launch.arguments.items():
@@ -36,10 +37,15 @@ def start_launch(launch: Launch, tensor_of: TensorOf, stride_of: StrideOf) -> No
             bound[name] = stride_of(item) if isinstance(item, Stride) else tensor_of(item)
     try:
         kernel(launch.kernel)[launch.grid](**bound, **launch.constants, **launch.options())
-    except torch.OutOfMemoryError:
-        raise
     except Exception as error:
+        if is_out_of_memory(error):
+            raise torch.OutOfMemoryError(str(error)) from error
         raise failed(launch, "the current device", error) from error
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Says whether an error of torch, of Triton or of a recording is that memory has run out."""
+    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def failed(launch: Launch, where: str, error: Exception) -> QCompilerError:

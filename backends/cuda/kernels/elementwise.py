@@ -34,8 +34,10 @@ def quantize_f32_s8(
     rest = index // INNER[2]
     middle = rest % INNER[1]
     rest = rest // INNER[1]
-    at = inner * x_strides_3 + middle * x_strides_2
-    at += rest % INNER[0] * x_strides_1 + rest // INNER[0] * x_strides_0
+    # The caller's strides may reach further than 2^31, however few elements there are.
+    at = inner.to(tl.int64) * x_strides_3 + middle.to(tl.int64) * x_strides_2
+    at += (rest % INNER[0]).to(tl.int64) * x_strides_1
+    at += (rest // INNER[0]).to(tl.int64) * x_strides_0
     v = tl.load(x + at, mask=mask, other=0.0) * INV_SCALE
     v = tl.where(v != v, 0.0, v)
     v = tl.minimum(tl.maximum(v, QMIN - ZERO_POINT), QMAX - ZERO_POINT)

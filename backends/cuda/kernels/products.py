@@ -16,6 +16,7 @@ def conv2d_s8(
     table,
     residual,
     out,
+    padding,
     partial,
     arrivals,
     rows,
@@ -35,7 +36,7 @@ def conv2d_s8(
     DILATION_W: tl.constexpr,
     PAD_TOP: tl.constexpr,
     PAD_LEFT: tl.constexpr,
-    PAD_VALUE: tl.constexpr,
+    PADDED: tl.constexpr,
     ZERO_POINT: tl.constexpr,
     QMIN: tl.constexpr,
     QMAX: tl.constexpr,
@@ -54,14 +55,19 @@ def conv2d_s8(
     """Multiplies ``rows`` pixels with one group's filters; grid (tiles, groups, SPLIT_K).
 
     Weights are [groups][GROUP_OUT][KERNEL_H * KERNEL_W * GROUP_CHANNELS]. A tap in the padding
-    reads PAD_VALUE, whose part of the sum the bias takes back. With SPLIT_K > 1 the parts of the
-    depth add up in ``partial``, int32 and zero, and the last one of a tile to arrive finishes it
-    and leaves zeros there again: sums of integers do not depend on the order.
+    reads ``padding``, GROUP_CHANNELS codes whose part of the sum the bias takes back: a choice of
+    addresses leaves the copies to shared memory as they are, where a mask with a value other than
+    zero would send every byte through registers. PADDED is false where no tap is there. With
+    SPLIT_K > 1 the parts of the depth add up in ``partial``, int32 and zero, and the last one of a
+    tile to arrive finishes it and leaves zeros there again: sums of integers do not depend on the
+    order.
     """
     DEPTH: tl.constexpr = KERNEL_H * KERNEL_W * GROUP_CHANNELS
     BY_TAPS: tl.constexpr = GROUP_CHANNELS % BLOCK_K == 0
     STEPS: tl.constexpr = (DEPTH + BLOCK_K - 1) // BLOCK_K
     CHUNKS: tl.constexpr = GROUP_CHANNELS // BLOCK_K if BY_TAPS else 1
+    # The compiler does not always see through the choice of addresses.
+    ALIGNED: tl.constexpr = 16 if CHANNELS % 16 == 0 and GROUP_CHANNELS % 16 == 0 else 1
     PIXELS: tl.constexpr = OUT_HEIGHT * OUT_WIDTH
     POINTWISE: tl.constexpr = (
         KERNEL_H * KERNEL_W == 1
@@ -115,13 +121,11 @@ def conv2d_s8(
             else:
                 y = top + tap // KERNEL_W * DILATION_H
                 z = left + tap % KERNEL_W * DILATION_W
-                inside = (y >= 0) & (y < HEIGHT) & (z >= 0) & (z < WIDTH)
-                place = (y * WIDTH + z) * CHANNELS
-                a = tl.load(
-                    x_rows[:, None] + place[:, None] + channel[None, :],
-                    mask=inside[:, None],
-                    other=PAD_VALUE,
-                )
+                taken = x_rows + (y * WIDTH + z) * CHANNELS
+                if PADDED:
+                    inside = (y >= 0) & (y < HEIGHT) & (z >= 0) & (z < WIDTH)
+                    taken = tl.multiple_of(tl.where(inside, taken, padding), ALIGNED)
+                a = tl.load(taken[:, None] + channel[None, :])
         else:
             depth = step * BLOCK_K + k
             deep = depth < DEPTH
@@ -130,11 +134,14 @@ def conv2d_s8(
                 a = tl.load(x_rows[:, None] + depth[None, :], mask=deep[None, :], other=0)
             else:
                 tap = depth // GROUP_CHANNELS
+                channel = (depth % GROUP_CHANNELS)[None, :]
                 y = top[:, None] + (tap // KERNEL_W * DILATION_H)[None, :]
                 z = left[:, None] + (tap % KERNEL_W * DILATION_W)[None, :]
-                inside = (y >= 0) & (y < HEIGHT) & (z >= 0) & (z < WIDTH) & deep[None, :]
-                place = (y * WIDTH + z) * CHANNELS + (depth % GROUP_CHANNELS)[None, :]
-                a = tl.load(x_rows[:, None] + place, mask=inside, other=PAD_VALUE)
+                taken = x_rows[:, None] + (y * WIDTH + z) * CHANNELS + channel
+                if PADDED:
+                    inside = (y >= 0) & (y < HEIGHT) & (z >= 0) & (z < WIDTH)
+                    taken = tl.where(inside, taken, padding + channel)
+                a = tl.load(taken, mask=deep[None, :], other=0)
         sums = tl.dot(a, b, sums, out_dtype=tl.int32)
 
     # One wide offset for the tile and narrow ones inside it take half the registers; no selection

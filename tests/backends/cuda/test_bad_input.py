@@ -7,7 +7,9 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from torch import nn
 
+import qcompiler
 from qcompiler.backends.cuda import devices, runtime
 from qcompiler.backends.cuda.architectures import ARCHITECTURES
 from qcompiler.errors import QCompilerError
@@ -93,38 +95,56 @@ def test_inputs_of_another_form() -> None:
     assert interpreted(_wrong_inputs) == ["QC0701"] * 3
 
 
-def _no_room() -> tuple[str, bool]:
-    program = networks.inverted("cuda-sm80")
-    x = torch.randn(1, 3, 16, 16)
+def _no_room(where: str, error: type[Exception]) -> tuple[str, bool]:
+    """Runs out of memory where a name of a module says, and calls the program once more."""
+    program = qcompiler.compile(Small(), [torch.randn(4, 3)], target="cuda-sm80")
+    x = torch.randn(2, 3)
 
     def too_large(*args: object) -> None:
-        message = "CUDA out of memory"
-        raise torch.OutOfMemoryError(message)
+        message = "CUDA error: out of memory"
+        raise error(message)
 
     problem = ""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(runtime, "Memory", too_large)
+        patch.setattr(f"qcompiler.backends.cuda.{where}", too_large)
         try:
             program(x)
-        except QCompilerError as error:
-            problem = f"{error.code}: {error.problem}"
+        except QCompilerError as caught:
+            problem = f"{caught.code}: {caught.problem}"
     return problem, torch.equal(program(x), program.reference(x))
 
 
-def test_out_of_memory_leaves_the_program_intact() -> None:
-    problem, works = interpreted(_no_room)
-    assert problem.startswith("QC0842")
+@pytest.mark.parametrize(
+    ("where", "error"),
+    [
+        ("runtime.Memory", torch.OutOfMemoryError),  # the arena
+        ("starting.kernel", RuntimeError),  # a kernel's code, as Triton says it
+        ("replay.Recorded.bind", torch.OutOfMemoryError),  # a result
+    ],
+)
+def test_out_of_memory_leaves_the_program_intact(where: str, error: type[Exception]) -> None:
+    problem, works = interpreted(_no_room, where, error)
+    assert problem.startswith("QC0842"), problem
     assert "arena of" in problem
     assert works
 
 
-def _many_shapes() -> int:
-    program = networks.inverted("cuda-sm80")
+class Small(nn.Module):
+    """One operator."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Returns what is not negative."""
+        return torch.relu(x)
+
+
+def _many_shapes() -> list[int]:
+    program = qcompiler.compile(Small(), [torch.randn(4, 3)], target="cuda-sm80")
     for batch in range(1, 12):
-        program(torch.zeros(batch, 3, 16, 16))
+        x = torch.randn(batch, 3)
+        assert torch.equal(program(x), program.reference(x))
     (made,) = program._executable._programs.values()  # type: ignore[attr-defined]  # of CUDA
-    return len(made._kept)
+    return [len(made._kept), len(made._lowered)]
 
 
 def test_memory_is_kept_for_a_bounded_number_of_shapes() -> None:
-    assert interpreted(_many_shapes) == runtime._KEPT
+    assert interpreted(_many_shapes) == [runtime._KEPT] * 2

@@ -22,7 +22,7 @@ from qcompiler.backends.native.packing import Blob
 from qcompiler.errors import QCompilerError
 from qcompiler.ir.graph import QGraph
 from tests.backends.cuda import networks
-from tests.backends.helpers import Const, build_graph, case
+from tests.backends.helpers import Case, Const, build_graph, case
 
 PRODUCTS = ("conv2d_s8", "matmul_s8")
 
@@ -43,11 +43,16 @@ def test_every_kernel_of_a_network(name: str) -> None:
     graph = networks.inverted(f"cuda-{name.replace('_', '')}").graph
     arch = ARCHITECTURES[name]
     launches = lower(graph, dict.fromkeys(graph.symbols, 32), Blob(), arch).launches
-    made = compile_all(launches, arch, jobs=1)
-    assert len(made) == len(distinct(launches))
+    made = [compile_launch(launch, arch) for launch in distinct(launches)]
     assert {"conv2d_s8", "depthwise_s8", "mean_s8"} <= {k.launch.kernel for k in made}
     for kernel in made:
         check(kernel)
+
+
+def test_kernels_are_compiled_in_processes() -> None:
+    (launch,) = lower(gemm(1), {}, Blob(), ARCHITECTURES["sm_80"]).launches
+    (made,) = compile_all([launch, launch], ARCHITECTURES["sm_80"], jobs=1)
+    check(made)
 
 
 def gemm(rows: int) -> QGraph:
@@ -70,6 +75,53 @@ def test_large_products_use_the_widest_instructions(name: str, instruction: str)
     assert "LDGSTS.E.BYPASS" in code  # 16 bytes at a time, past the registers
     assert "STG.E.128" in code
     assert kernel.shared <= arch.shared_bytes
+
+
+def codes(*shape: int) -> torch.Tensor:
+    """Returns codes of a shape."""
+    return torch.ones(shape, dtype=torch.int8)
+
+
+def conv(x: torch.Tensor, channels: int, kernel: int, stride: int, groups: int) -> Case:
+    """Returns a convolution padded at the zero point."""
+    ones = [Const(torch.full((channels,), v, dtype=torch.int32)) for v in (0, 2**30, 40)]
+    weight = Const(codes(channels, x.shape[1] // groups, kernel, kernel))
+    padding = [kernel // 2] * 4
+    geometry = [3, [stride] * 2, padding, [1, 1], groups, -5, -128, 127]
+    return case("conv2d_requant", x, weight, *ones, *geometry)
+
+
+# What loads its codes, of several kernels: as many at a time as there are neighbours.
+LOADS = {
+    "padded": (conv(codes(32, 64, 28, 28), 64, 3, 1, 1), "conv2d_s8", "LDGSTS.E.BYPASS"),
+    "first": (conv(codes(8, 3, 64, 64), 32, 3, 2, 1), "conv2d_s8", "LDGSTS.E"),
+    "depthwise": (conv(codes(8, 96, 28, 28), 96, 5, 1, 96), "depthwise_s8", "LDG.E.128"),
+}
+
+
+@pytest.mark.parametrize("name", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("what", LOADS)
+def test_windows_are_loaded_in_words(what: str, name: str) -> None:
+    """A mask with a value other than zero would send every code through a register."""
+    one, kernel, load = LOADS[what]
+    launches = lower(build_graph([one])[0], {}, Blob(), ARCHITECTURES[name]).launches
+    (launch,) = (x for x in launches if x.kernel == kernel)
+    made = compile_launch(launch, ARCHITECTURES[name])
+    check(made)
+    code = made.machine_code()
+    assert load in code
+    assert "LDG.E.U8" not in code
+    assert "LDG.E.S8" not in code
+
+
+@pytest.mark.parametrize("name", ["sm_80", "sm_90"])
+def test_matrices_of_heads_stay_in_registers(name: str) -> None:
+    """Between heads each code has a place of its own: that is where registers are short."""
+    one = [Const(torch.tensor([v], dtype=torch.int32)) for v in (2**30, 38)]
+    operands = codes(2, 12, 197, 64), codes(2, 12, 64, 197)
+    graph, _ = build_graph([case("matmul_requant", *operands, *one, 2, -3, 1, -128, 127)])
+    (launch,) = lower(graph, {}, Blob(), ARCHITECTURES[name]).launches
+    check(compile_launch(launch, ARCHITECTURES[name]))
 
 
 def test_split_products_use_atomics() -> None:

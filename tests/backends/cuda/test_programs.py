@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import qcompiler
+from qcompiler.backends.cuda.replay import _readable
 from tests.assets import digits
 from tests.backends.cuda import networks
 from tests.backends.cuda.interpreter import interpreted, verified
@@ -50,6 +51,23 @@ def _calls() -> list[str]:
 
 def test_every_form_of_input_gives_the_same() -> None:
     assert interpreted(_calls) == []
+
+
+def test_codes_of_callers_lie_where_products_may_load_them() -> None:
+    flat = torch.arange(33, dtype=torch.int8)
+    for given, copied in ((flat[:32], False), (flat[1:], True)):
+        read = _readable(given, strided=False)
+        assert torch.equal(read, given)
+        assert read.data_ptr() % 16 == 0
+        assert (read.data_ptr() != given.data_ptr()) == copied
+
+
+def test_images_in_channels_last_are_not_copied() -> None:
+    x = torch.randn(2, 3, 4, 5)
+    for given in (x, x.to(memory_format=torch.channels_last), x[:, 1:]):
+        read = _readable(given, strided=True)
+        assert read.data_ptr() == given.data_ptr()
+        assert read.stride() == given.stride()
 
 
 class Branches(nn.Module):
